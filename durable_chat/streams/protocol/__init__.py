@@ -1,0 +1,1 @@
+"""The protocol's rules as functions of values: no I/O, no asyncio, no Django."""

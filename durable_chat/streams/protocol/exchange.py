@@ -1,0 +1,60 @@
+"""The seam: a server is a function from a Request to a Response, wherever it runs."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Protocol, Self, TypeAlias
+
+
+class Body(Protocol):
+    """A body that arrives in pieces and holds resources until it is closed. An async generator is one."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    async def aclose(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request to a streams server.
+
+    ``path`` is the stream's name below the server's root, decoded and without a leading slash; the names of
+    ``headers`` are in lower case; a query parameter that was given twice keeps its last value.
+    """
+
+    method: str
+    path: str
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One answer. The names of ``headers`` are in lower case; whoever receives it closes it (``async with``)."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | Body = b""
+
+    async def read(self) -> bytes:
+        """The whole body. Not for live responses, which end when the server rolls them."""
+        if isinstance(self.body, bytes):
+            return self.body
+        return b"".join([piece async for piece in self.body])
+
+    async def aclose(self) -> None:
+        """Let go of what the body holds; a body that is plain bytes holds nothing."""
+        if not isinstance(self.body, bytes):
+            await self.body.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
