@@ -31,7 +31,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One answer. The names of ``headers`` are in lower case; whoever receives it closes it (``async with``)."""
+    """One answer, closed by whoever receives it (``async with``). Names of ``headers`` are in lower case."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,138 @@
+"""``DURABLE_STREAMS``: the settings of the embedded server, read here and nowhere else."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+
+from durable_chat.streams.server.auth import Access
+from durable_chat.streams.server.options import LONG_POLL_SECONDS, MAX_BODY, SSE_SECONDS
+from durable_chat.streams.stores.tables import Synchronous
+
+T = TypeVar("T")
+
+_DEFAULTS: Final[Mapping[str, Any]] = {
+    "STORE": "auto",
+    "SQLITE_PATH": None,
+    "SYNCHRONOUS": "FULL",
+    "WRITE_TOKEN": "",
+    "READ_TOKEN": "",
+    "ANONYMOUS": False,
+    "MAX_BODY": MAX_BODY,
+    "SSE_SECONDS": SSE_SECONDS,
+    "LONG_POLL_SECONDS": LONG_POLL_SECONDS,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StreamsConf:
+    """How the embedded server runs. Without ``sqlite_path`` it keeps its streams in memory."""
+
+    sqlite_path: Path | None = None
+    synchronous: Synchronous = "FULL"
+    access: Access = field(default_factory=Access)
+    max_body: int = MAX_BODY
+    sse_seconds: float = SSE_SECONDS
+    long_poll_seconds: float = LONG_POLL_SECONDS
+
+
+def load() -> StreamsConf:
+    """The settings as they are now. Raises ``ImproperlyConfigured`` with a sentence that says what to do."""
+    return parse(getattr(settings, "DURABLE_STREAMS", {}))
+
+
+def parse(given: Mapping[str, Any]) -> StreamsConf:
+    """What a ``DURABLE_STREAMS`` mapping means."""
+    if not isinstance(given, Mapping):
+        raise ImproperlyConfigured("DURABLE_STREAMS is a dictionary.")
+    for key in given:
+        _check_known(key)
+    values = _Values({**_DEFAULTS, **given})
+    return StreamsConf(
+        sqlite_path=_sqlite_path(values),
+        synchronous=cast(Synchronous, values.choice("SYNCHRONOUS", ("FULL", "NORMAL"))),
+        access=Access(
+            write_token=values.text("WRITE_TOKEN"),
+            read_token=values.text("READ_TOKEN"),
+            anonymous=values.flag("ANONYMOUS"),
+        ),
+        max_body=int(values.number("MAX_BODY", at_least=1)),
+        sse_seconds=values.number("SSE_SECONDS", at_least=1),
+        long_poll_seconds=values.number("LONG_POLL_SECONDS", at_least=0),
+    )
+
+
+def _check_known(key: str) -> None:
+    if key in _DEFAULTS:
+        return
+    near = get_close_matches(str(key).upper(), _DEFAULTS, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"it knows {', '.join(_DEFAULTS)}."
+    raise ImproperlyConfigured(f"DURABLE_STREAMS does not know {key!r}: {hint}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Values:
+    """The settings by type. What is wrong is named, never shown: it may be a token."""
+
+    given: Mapping[str, Any] = field(repr=False)
+
+    def choice(self, key: str, allowed: tuple[str, ...]) -> str:
+        if self.given[key] not in allowed:
+            raise _wrong(key, f"one of {', '.join(map(repr, allowed))}")
+        return str(self.given[key])
+
+    def text(self, key: str) -> str:
+        return self._of_type(key, str, "a string")
+
+    def flag(self, key: str) -> bool:
+        return self._of_type(key, bool, "True or False")
+
+    def number(self, key: str, *, at_least: float) -> float:
+        value = self.given[key]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= at_least:
+            raise _wrong(key, f"a number, {at_least} or more")
+        return value
+
+    def _of_type(self, key: str, kind: type[T], description: str) -> T:
+        if not isinstance(self.given[key], kind):
+            raise _wrong(key, description)
+        return cast(T, self.given[key])
+
+
+def _wrong(key: str, wanted: str) -> ImproperlyConfigured:
+    return ImproperlyConfigured(f'DURABLE_STREAMS["{key}"] must be {wanted}.')
+
+
+def _sqlite_path(values: _Values) -> Path | None:
+    store = values.choice("STORE", ("auto", "sqlite", "memory"))
+    path = values.given["SQLITE_PATH"]
+    if store == "memory":
+        return None
+    if path is None:
+        return _beside_default_database(store)
+    if not isinstance(path, str | Path):
+        raise _wrong("SQLITE_PATH", "a path or None")
+    return Path(path)
+
+
+def _beside_default_database(store: str) -> Path | None:
+    """A file of its own: writers of streams would starve the site's own in the same one."""
+    database = connections["default"]
+    if database.vendor != "sqlite":
+        raise ImproperlyConfigured(
+            "The default database is not SQLite, so the streams need a place of their own: set "
+            'DURABLE_STREAMS["SQLITE_PATH"] to a file, or DURABLE_STREAMS["STORE"] to "memory".'
+        )
+    if not cast(Any, database).is_in_memory_db():
+        path = Path(database.settings_dict["NAME"])
+        return path.with_name(f"{path.stem}.streams{path.suffix}")
+    if store == "sqlite":
+        raise ImproperlyConfigured(
+            'The default database is in memory: set DURABLE_STREAMS["SQLITE_PATH"] to a file.'
+        )
+    return None

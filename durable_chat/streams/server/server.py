@@ -1,0 +1,97 @@
+"""The server's one function, and the way from a method to what carries it out."""
+
+from dataclasses import replace
+
+from durable_chat.streams.protocol.errors import (
+    BadRequest,
+    MethodNotAllowed,
+    NotImplementedHere,
+    PayloadTooLarge,
+    StreamError,
+    StreamNotFound,
+    to_response,
+)
+from durable_chat.streams.protocol.exchange import Request, Response
+from durable_chat.streams.protocol.headers import BROWSER, PREFLIGHT
+from durable_chat.streams.server.append import append
+from durable_chat.streams.server.lifecycle import create, delete, head
+from durable_chat.streams.server.options import (
+    LONG_POLL_SECONDS,
+    MAX_BODY,
+    PAGE_BYTES,
+    PRIVATE,
+    SSE_SECONDS,
+    Options,
+)
+from durable_chat.streams.server.read import read
+from durable_chat.streams.stores.base import StreamStore
+
+_LONGEST_PATH = 1024
+_RESERVED = "__ds"
+
+
+class StreamServer:
+    """The Durable Streams protocol over a store. ``handle`` is a ``Handler``.
+
+    It holds nothing between requests: whoever made the store closes it.
+    """
+
+    def __init__(
+        self,
+        store: StreamStore,
+        *,
+        sse_seconds: float = SSE_SECONDS,
+        long_poll_seconds: float = LONG_POLL_SECONDS,
+        page_bytes: int = PAGE_BYTES,
+        max_body: int = MAX_BODY,
+        cache_control: str = PRIVATE,
+    ) -> None:
+        self.store = store
+        self.options = Options(sse_seconds, long_poll_seconds, page_bytes, max_body, cache_control)
+
+    async def handle(self, request: Request) -> Response:
+        """Answer one request; a refusal is an answer too. Raises only what nobody foresaw."""
+        try:
+            response = _for_browsers(await self._answer(request))
+        except StreamError as error:
+            response = refusal(error)
+        return response if request.method != "HEAD" else replace(response, body=b"")
+
+    async def _answer(self, request: Request) -> Response:
+        if request.method == "OPTIONS":
+            return Response(204, PREFLIGHT)
+        _check_path(request.path)
+        if len(request.body) > self.options.max_body:
+            raise PayloadTooLarge
+        match request.method:
+            case "GET":
+                return await read(self.store, request, options=self.options)
+            case "POST":
+                return await append(self.store, request)
+            case "PUT":
+                return await create(self.store, request)
+            case "HEAD":
+                return await head(self.store, request)
+            case "DELETE":
+                return await delete(self.store, request)
+        raise MethodNotAllowed(headers={"allow": PREFLIGHT["access-control-allow-methods"]})
+
+
+def refusal(error: StreamError) -> Response:
+    """What a door answers that lets a request through to no server."""
+    return _for_browsers(to_response(error))
+
+
+def _for_browsers(response: Response) -> Response:
+    return replace(response, headers={**BROWSER, **response.headers})
+
+
+def _check_path(path: str) -> None:
+    """Refuse what is no stream's name: names are only compared here, but proxies read them as paths."""
+    if not path:
+        raise StreamNotFound
+    segments = path.split("/")
+    if len(path) > _LONGEST_PATH or not path.isprintable() or not {".", ".."}.isdisjoint(segments):
+        raise BadRequest("A stream's path has at most 1024 printable characters and no dot segments.")
+    if segments[0] == _RESERVED:
+        raise NotImplementedHere("Subscriptions are not offered here.")

@@ -1,0 +1,127 @@
+"""What a store keeps and answers: the interface, and the values that cross it."""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from durable_chat.streams.protocol.expiry import Expiry
+from durable_chat.streams.protocol.producers import ProducerStamp, ProducerState
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one request appends. It is stored as it is and read back whole.
+
+    ``data`` is the messages of a JSON stream joined by commas, or the bytes of any other; ``length`` is how
+    far it moves the tail: the number of those messages, or of those bytes.
+    """
+
+    data: bytes = b""
+    length: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NewStream:
+    """What a PUT asks for (section 5.1)."""
+
+    content_type: str
+    expiry: Expiry = field(default_factory=Expiry)
+    batch: Batch = field(default_factory=Batch)
+    closed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """What a POST asks for (section 5.2). An empty batch with ``close`` only closes."""
+
+    batch: Batch = field(default_factory=Batch)
+    content_type: str = ""
+    close: bool = False
+    producer: ProducerStamp | None = None
+    stream_seq: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """The state of a stream at one moment.
+
+    ``tag`` is drawn at random when the stream is created, which tells a stream that was created anew at the
+    same path from the old one. ``touched`` is when it was last used, in Unix seconds.
+    """
+
+    tag: str
+    content_type: str
+    expiry: Expiry
+    tail: int
+    closed: bool
+    closed_by: ProducerStamp | None
+    last_seq: str | None
+    touched: float
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """``new`` is False when a stream of the same configuration was there already."""
+
+    stream: Stream
+    new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """``new`` is False when the request had been carried out before. ``producer`` is its state after it."""
+
+    stream: Stream
+    new: bool
+    producer: ProducerState | None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One consistent snapshot: what lies between two positions, and the stream as it was then."""
+
+    stream: Stream
+    start: int
+    end: int
+    data: bytes
+
+    @property
+    def up_to_date(self) -> bool:
+        return self.end == self.stream.tail
+
+    @property
+    def closed(self) -> bool:
+        """Whether this page ends where the stream ends for ever."""
+        return self.stream.closed and self.up_to_date
+
+
+class StreamStore(Protocol):
+    """Streams by path. Usable from any number of event loops and threads of a process at once.
+
+    Every method but ``wait`` and ``aclose`` raises ``Unavailable`` when the store cannot answer now; what was
+    refused so may still have been written, which is what producers are for. A stream that has expired is not
+    there. What a returned ``create``, ``append`` or ``delete`` did is as durable as the store ever makes it.
+    """
+
+    async def create(self, path: str, new: NewStream) -> Created:
+        """Create the stream with its first batch. Raises ``StreamExists`` if it is there but not the same."""
+
+    async def append(self, path: str, append: Append) -> Appended:
+        """Append, close, or both at once, if the rules allow (``rules.check_append`` has the errors)."""
+
+    async def head(self, path: str) -> Stream:
+        """The stream's state, without counting as use of it. Raises ``StreamNotFound``."""
+
+    async def read(self, path: str, position: int | None, *, limit: int) -> Page:
+        """What follows ``position`` (``None``: the tail), at least one batch and about ``limit`` bytes.
+
+        Raises ``StreamNotFound``, and ``InvalidOffset`` for a position at which no batch ends.
+        """
+
+    async def delete(self, path: str) -> None:
+        """Delete the stream and erase its bytes. Raises ``StreamNotFound``."""
+
+    async def wait(self, path: str, position: int, *, timeout: float) -> None:
+        """Return once the tail is past ``position``, the stream closed or gone, or ``timeout`` s over."""
+
+    async def aclose(self) -> None:
+        """End what the store runs and holds. Whoever calls it afterwards gets ``Unavailable``."""

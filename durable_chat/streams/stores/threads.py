@@ -1,0 +1,209 @@
+"""The threads behind the SQLite store: one commits what is queued in one transaction, a few read."""
+
+import logging
+import sqlite3
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Generic, TypeVar
+
+from durable_chat.streams.protocol.errors import StreamError, Unavailable
+from durable_chat.streams.stores import tables
+from durable_chat.streams.stores.jobs import Inbox, Job, Outcome, settle
+from durable_chat.streams.stores.tables import Row, Synchronous
+from durable_chat.streams.stores.waiters import Waiters
+
+logger = logging.getLogger(__name__)
+
+S = TypeVar("S")
+
+_COMMITTED_AT_ONCE: Final = 256  # appends in one transaction
+_READ_AT_ONCE: Final = 8
+_POLL_SECONDS: Final = 0.01
+_PURGE_SECONDS: Final = 1.0
+
+
+class _Broken(Exception):
+    """A job failed in a way that may have left the transaction half done."""
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """The database's file, how sure a commit is to be on the disk, how long to wait for another's lock."""
+
+    path: Path
+    synchronous: Synchronous
+    busy_seconds: float
+
+    def connect(self) -> sqlite3.Connection:
+        return tables.connect(self.path, synchronous=self.synchronous, busy_seconds=self.busy_seconds)
+
+
+@dataclass(slots=True)
+class Transaction:
+    """What a write works on. ``moved`` is the tail of each stream that got one; None: closed or gone."""
+
+    connection: sqlite3.Connection
+    moved: dict[str, int | None] = field(default_factory=dict)
+    erased: bool = False
+
+    def erase(self, path: str, row: Row) -> None:
+        """Everything that is kept of a stream."""
+        tables.erase(self.connection, row)
+        self.moved[path] = None
+        self.erased = True
+
+
+class _Worker(threading.Thread, ABC, Generic[S]):
+    """A thread with a connection of its own, opened when it is first needed and again after it has failed.
+
+    A daemon, so that a process which forgot to close its store still ends: what it acknowledged is committed.
+    """
+
+    def __init__(self, name: str, file: File, inbox: Inbox[S]) -> None:
+        super().__init__(name=f"durable-streams-{name}", daemon=True)
+        self._file = file
+        self._inbox = inbox
+        self._connection: sqlite3.Connection | None = None
+
+    def run(self) -> None:
+        while self._turn():
+            pass
+        self._drop()
+
+    @abstractmethod
+    def _turn(self) -> bool:
+        """Wait for work and do it; whether there is to be another turn."""
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = self._file.connect()
+        return self._connection
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            with suppress(sqlite3.Error):
+                self._connection.close()
+        self._connection = None
+
+    def _failed(self, jobs: list[Job[S]], error: BaseException | None) -> list[Outcome]:
+        """What the callers are told. A database that fails is opened afresh: it may be another by then."""
+        if not isinstance(error, sqlite3.Error):
+            return [Outcome(job, error=error) for job in jobs]
+        self._drop()
+        logger.warning("The streams database failed: %s", getattr(error, "sqlite_errorname", "unknown"))
+        return [Outcome(job, error=Unavailable()) for job in jobs]
+
+
+class Reader(_Worker[sqlite3.Connection]):
+    """Reads, each in a snapshot of its own."""
+
+    def _turn(self) -> bool:
+        jobs, go_on = self._inbox.take(timeout=None, at_most=_READ_AT_ONCE)
+        settle([outcome for job in jobs for outcome in self._attempt(job)])
+        return go_on
+
+    def _attempt(self, job: Job[sqlite3.Connection]) -> list[Outcome]:
+        try:
+            with _transaction(self._open(), "BEGIN") as connection:
+                return [Outcome(job, job.work(connection))]
+        except Exception as error:  # noqa: BLE001 - handed to the caller
+            return self._failed([job], error)
+
+
+class Writer(_Worker[Transaction]):
+    """Commits all that is queued at once, then wakes whoever waits for it.
+
+    Other processes' commits wake the waiters too: this connection is asked for them every few milliseconds,
+    for as long as somebody waits.
+    """
+
+    def __init__(self, file: File, inbox: Inbox[Transaction], waiters: Waiters) -> None:
+        super().__init__("writer", file, inbox)
+        self._waiters = waiters
+        self._seen: int | None = None  # data_version: changes with every commit of another connection
+        self._looked = 0.0
+        self._unpurged = False
+        self.watches = False
+
+    def _turn(self) -> bool:
+        jobs, go_on = self._inbox.take(timeout=self._patience(), at_most=_COMMITTED_AT_ONCE)
+        outcomes = self._commit(jobs) if jobs else []
+        if self._unpurged:
+            self._purge()
+        settle(outcomes)
+        if self.watches and time.monotonic() >= self._looked + _POLL_SECONDS:
+            self._look_for_others()
+        return go_on
+
+    def _patience(self) -> float | None:
+        # First False, then the truth: whoever begins to wait in between finds False, and nudges.
+        self.watches = False
+        self.watches = bool(self._waiters)
+        if self.watches:
+            return _POLL_SECONDS
+        return _PURGE_SECONDS if self._unpurged else None
+
+    def _commit(self, jobs: list[Job[Transaction]]) -> list[Outcome]:
+        try:
+            with _transaction(self._open(), "BEGIN IMMEDIATE") as connection:
+                transaction = Transaction(connection)
+                outcomes = [_attempt(job, transaction) for job in jobs]
+        except _Broken as broken:
+            if len(jobs) > 1:  # nothing of it is written: let the one fail by itself, and the others pass
+                return [outcome for job in jobs for outcome in self._commit([job])]
+            return self._failed(jobs, broken.__cause__)
+        except Exception as error:  # noqa: BLE001 - handed to the callers
+            return self._failed(jobs, error)
+        self._unpurged |= transaction.erased
+        for path, tail in transaction.moved.items():
+            self._waiters.wake(path, tail)
+        return outcomes
+
+    def _look_for_others(self) -> None:
+        self._looked = time.monotonic()
+        with suppress(sqlite3.Error, Unavailable):  # whoever asks for something is told
+            connection = self._open()
+            (version,) = connection.execute("PRAGMA data_version").fetchone()
+            if version == self._seen:
+                return
+            self._seen = version
+            for path in self._waiters.paths():
+                row = tables.find(connection, path)
+                self._waiters.wake(path, None if row is None or row.stream.closed else row.stream.tail)
+
+    def _purge(self) -> None:
+        """Take what was erased out of the write-ahead log too, as soon as no reader needs it any more."""
+        try:
+            connection = self._open()
+            connection.execute("PRAGMA busy_timeout=0")
+            busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            connection.execute(f"PRAGMA busy_timeout={int(self._file.busy_seconds * 1000)}")
+            self._unpurged = bool(busy)
+        except (sqlite3.Error, Unavailable):
+            self._drop()
+
+
+def _attempt(job: Job[Transaction], transaction: Transaction) -> Outcome:
+    try:
+        return Outcome(job, job.work(transaction))
+    except StreamError as error:
+        return Outcome(job, error=error)  # the rules are asked before anything is written
+    except Exception as error:
+        raise _Broken from error
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[sqlite3.Connection]:
+    connection.execute(begin)
+    try:
+        yield connection
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise

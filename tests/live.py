@@ -1,0 +1,158 @@
+"""A live server for tests that need one: a process of its own, on a free port, with a database of its own."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+ROOT = Path(__file__).resolve().parent.parent
+STARTUP_SECONDS = 60.0
+GRACE_SECONDS = 5.0
+
+
+class LiveServer:
+    """`project.asgi:application` on the files in ``directory``, in a process that may die and come again.
+
+    ``env`` is added to its environment, which otherwise holds only what is written here. Several servers may
+    share a directory; the port is one server's for life.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        server: Literal["uvicorn", "daphne"] = "uvicorn",
+        env: Mapping[str, str] | None = None,
+        port: int | None = None,
+    ) -> None:
+        self.directory = directory
+        self.log = directory / "server.log"
+        self._port = port or free_port()
+        self._command = _command(server, self._port)
+        self._environment = _environment(directory) | dict(env or {})
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def base(self) -> str:
+        """Its URL, without a trailing slash."""
+        return f"http://127.0.0.1:{self._port}"
+
+    def migrate(self) -> None:
+        """Make the database, or bring it up to date."""
+        command = [sys.executable, "manage.py", "migrate", "--verbosity=0"]
+        subprocess.run(command, cwd=ROOT, env=self._environment, check=True)
+
+    def start(self) -> None:
+        """Returns when it listens. Raises RuntimeError with the end of its log when it does not."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, cwd=ROOT, env=self._environment, stdout=log, stderr=subprocess.STDOUT
+            )
+        _wait_until_it_listens(self._process, self._port, self.log)
+
+    def freeze(self) -> None:
+        """Stop it where it stands; returns when it does."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
+
+    def thaw(self) -> None:
+        """Let it go on as if nothing had happened."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """As the kernel does when memory runs out: not one more instruction."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def end(self) -> bool:
+        """As a deploy does; whether it ended by itself."""
+        if self._process is None:
+            return True
+        self._process.terminate()
+        ended = _exited(self._process, within=GRACE_SECONDS)
+        if not ended:
+            self.kill()
+        return ended
+
+
+@contextmanager
+def live_server(
+    server: Literal["uvicorn", "daphne"] = "uvicorn",
+    *,
+    env: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+    port: int | None = None,
+) -> Iterator[str]:
+    """Serve until the `with` ends; yields the base URL.
+
+    ``directory`` keeps the database: name the same one twice, and the same ``port``, to restart a server.
+    """
+    with TemporaryDirectory(prefix="durable-chat-") as temporary:
+        live = LiveServer(directory or Path(temporary), server=server, env=env, port=port)
+        live.migrate()
+        try:
+            live.start()
+            yield live.base
+        finally:
+            live.end()
+
+
+def _environment(home: Path) -> dict[str, str]:
+    """Named one by one, so that neither a developer's shell nor a `.env` decides what is tested."""
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": os.environ.get("HOME", str(home)),
+        "PYTHONUNBUFFERED": "1",
+        "DJANGO_SETTINGS_MODULE": "project.settings",
+        "DEBUG": "true",
+        "SECRET_KEY": "only-for-tests",
+        "ALLOWED_HOSTS": "127.0.0.1,localhost",
+        "CSRF_TRUSTED_ORIGINS": "",
+        "DATABASE_URL": f"sqlite:///{home / 'live.sqlite3'}",
+    }
+
+
+def _command(server: str, port: int) -> list[str]:
+    address = {
+        # An open live read would hold a graceful stop for its whole window.
+        "uvicorn": ["--host=127.0.0.1", f"--port={port}", "--timeout-graceful-shutdown=1"],
+        "daphne": ["-b", "127.0.0.1", "-p", str(port)],
+    }[server]
+    return [sys.executable, "-m", server, *address, "project.asgi:application"]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _wait_until_it_listens(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + STARTUP_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            if _exited(process, within=0.05):
+                break
+        else:
+            return
+    raise RuntimeError(f"The server did not start:\n{log.read_text(errors='replace')[-4000:]}")
+
+
+def _exited(process: subprocess.Popen[bytes], *, within: float) -> bool:
+    try:
+        process.wait(timeout=within)
+    except subprocess.TimeoutExpired:
+        return False
+    return True

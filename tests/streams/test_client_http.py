@@ -1,0 +1,192 @@
+"""HTTPHandler: requests over real sockets, and every way in which a connection can fail."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+import httpx
+import pytest
+
+from durable_chat.streams.client import Producer, StreamClient, subscribe
+from durable_chat.streams.client.http import HTTPHandler
+from durable_chat.streams.protocol.errors import BadRequest, StreamError, Unavailable
+from durable_chat.streams.protocol.exchange import Request, Response
+from durable_chat.streams.server import StreamServer
+from durable_chat.streams.stores.memory import MemoryStore
+from tests.streams.wire import raw_server, reset, send_response
+
+
+@pytest.fixture
+async def connections() -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient() as connections:
+        yield connections
+
+
+class Door:
+    """A real server behind raw sockets; ``faults`` says what becomes of the next answers."""
+
+    def __init__(self) -> None:
+        self.handle = StreamServer(MemoryStore()).handle
+        self.faults: list[str | int] = []
+        self.requests: list[Request] = []
+
+    async def __call__(self, request: Request, writer: asyncio.StreamWriter) -> None:
+        self.requests.append(request)
+        fault = self.faults.pop(0) if self.faults else None
+        if fault == "reset before":
+            return reset(writer)
+        if fault == "busy":
+            return await send_response(writer, Response(503, {"retry-after": "0"}))
+        if fault == "login page":
+            return await send_response(
+                writer, Response(200, {"content-type": "text/html"}, b"<h1>Login</h1>")
+            )
+        if fault == "garbage":
+            writer.write(b"SSH-2.0-OpenSSH_9.6\r\n")
+            return await writer.drain()
+        response = await self.handle(request)
+        if fault == "reset after":
+            await response.aclose()
+            return reset(writer)
+        return await send_response(writer, response, cut_after=fault if isinstance(fault, int) else None)
+
+
+FAULTS = ["reset before", "reset after", "busy", "login page", "garbage"]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_an_append_is_taken_once_whatever_becomes_of_its_answer(connections, fault):
+    door = Door()
+    async with raw_server(door) as url:
+        client = StreamClient(HTTPHandler(url, lambda: connections))
+        await client.create("s")
+        async with Producer(client, "s", id="p", epoch=0) as producer:
+            door.faults = [fault, fault]
+            await producer.append(["☃", {"n": 1}])
+            door.faults = [fault]
+            await producer.add("last")
+        assert (await client.read("s")).items == ("☃", {"n": 1}, "last")
+
+
+@pytest.mark.parametrize("cut", [0, 1, 20, 60, 90, 120, 160, *FAULTS])
+async def test_a_live_read_that_breaks_is_taken_up_again(connections, cut):
+    door = Door()
+    async with raw_server(door) as url:
+        client = StreamClient(HTTPHandler(url, lambda: connections))
+        await client.create("s")
+        seen: list[object] = []
+        async with aclosing(subscribe(client, "s")) as batches:
+            async for batch in batches:
+                seen.extend(batch.items)
+                if not seen:
+                    door.faults = [cut, cut]
+                    await StreamClient(door.handle).append("s", ["☃", 2])
+                elif not batch.closed:
+                    await StreamClient(door.handle).append("s", [3], close=True)
+        assert seen == ["☃", 2, 3]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_request_that_fails_is_unavailable(connections, fault):
+    door = Door()
+    async with raw_server(door) as url:
+        client = StreamClient(HTTPHandler(url.replace("//", "//user:secret@"), lambda: connections))
+        await client.create("s")
+        for operation in (client.head, client.read, client.create, client.close):
+            door.faults = [fault]
+            with pytest.raises(Unavailable) as failed:
+                await operation("s")
+            assert "secret" not in str(failed.value)
+
+
+async def test_nobody_there(connections, unused_tcp_port):
+    client = StreamClient(HTTPHandler(f"http://u:secret@127.0.0.1:{unused_tcp_port}", lambda: connections))
+    with pytest.raises(Unavailable, match="ConnectError") as failed:
+        await client.head("s")
+    assert "secret" not in str(failed.value)
+
+
+async def test_leaving_a_live_read_hangs_up(connections):
+    gone = asyncio.Event()
+
+    async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
+        async def body() -> AsyncIterator[bytes]:
+            try:
+                while True:
+                    yield b": still here\n\n"
+                    await asyncio.sleep(0.01)
+            finally:
+                gone.set()
+
+        await send_response(writer, Response(200, {"content-type": "text/event-stream"}, body()))
+
+    async with raw_server(answer) as url:
+        handler = HTTPHandler(url, lambda: connections)
+        async with await handler(Request("GET", "s", {"live": "sse", "offset": "-1"})) as response:
+            async for piece in response.body:
+                assert piece.startswith(b": still here")
+                break
+        await gone.wait()
+
+
+async def test_an_unread_answer_gives_its_connection_back():
+    door = Door()
+    limits = httpx.Limits(max_connections=1)
+    async with raw_server(door) as url, httpx.AsyncClient(limits=limits) as connections:
+        handler = HTTPHandler(url, lambda: connections)
+        client = StreamClient(handler)
+        await client.create("s")
+        await (await handler(Request("GET", "s", {"live": "sse", "offset": "-1"}))).aclose()
+        await (await handler(Request("GET", "missing"))).aclose()
+        assert (await client.read("s")).items == ()
+
+
+async def test_what_goes_over_the_wire(connections):
+    door = Door()
+    async with raw_server(door) as url:
+        handler = HTTPHandler(
+            url + "/",
+            lambda: connections,
+            token="streams-secret",
+            headers={"X-Tenant": "acme"},
+        )
+        await StreamClient(handler).create("service/a b?c#d%2F☃")
+        request = Request(
+            "GET", "s", {"offset": "a b&c", "live": "sse", "cursor": "1"}, {"accept": "text/event-stream"}
+        )
+        await (await handler(request)).aclose()
+    created, read = door.requests
+    assert (created.method, created.path) == ("PUT", "service/a b?c#d%2F☃")
+    assert created.headers["authorization"] == "Bearer streams-secret"
+    assert created.headers["x-tenant"] == "acme"
+    assert list(read.query.items()) == [("cursor", "1"), ("live", "sse"), ("offset", "a b&c")]
+    assert read.headers["accept"] == "text/event-stream"
+    assert read.headers["accept-encoding"] == "identity"
+    assert "secret" not in repr(handler)
+
+
+async def test_a_redirect_is_not_followed(connections):
+    requests = []
+
+    async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
+        requests.append(request)
+        await send_response(writer, Response(307, {"location": "/v1/stream/elsewhere"}))
+
+    async with raw_server(answer) as url:
+        with pytest.raises(StreamError, match="307"):
+            await StreamClient(HTTPHandler(url, lambda: connections)).append("s", [1])
+    assert len(requests) == 1
+
+
+@pytest.mark.parametrize("path", ["", "..", "a/../b", "a//b", "/a", "a/", "."])
+async def test_a_path_stays_below_the_base_url(connections, path):
+    with pytest.raises(BadRequest):
+        await HTTPHandler("http://127.0.0.1:1/v1/stream", lambda: connections)(Request("GET", path))
+
+
+@pytest.mark.parametrize(
+    "url", ["", "streams.example", "ftp://streams.example", "https://", "http://h/?a=1", "http://h/#a"]
+)
+def test_a_base_url_is_checked_at_once(connections, url):
+    with pytest.raises(ValueError, match="base URL"):
+        HTTPHandler(url, lambda: connections)

@@ -1,0 +1,32 @@
+"""Every store under the same contract."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from durable_chat.streams.stores.base import StreamStore
+from durable_chat.streams.stores.memory import MemoryStore
+from durable_chat.streams.stores.sqlite import SQLiteStore
+from tests.streams.store_contract import Clock, WholeContract
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+class TestMemoryStore(WholeContract):
+    @pytest.fixture
+    async def store(self, clock: Clock) -> AsyncIterator[StreamStore]:
+        store = MemoryStore(clock=clock)
+        yield store
+        await store.aclose()
+
+
+class TestSQLiteStore(WholeContract):
+    @pytest.fixture
+    async def store(self, clock: Clock, tmp_path: Path) -> AsyncIterator[StreamStore]:
+        store = SQLiteStore(tmp_path / "streams.sqlite3", clock=clock)
+        yield store
+        await store.aclose()
