@@ -9,3 +9,6 @@ class DurableChatConfig(AppConfig):
     name = "durable_chat"
     verbose_name = "Durable chat"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from durable_chat import checks, receivers  # noqa: F401  (they register themselves; models must be ready)

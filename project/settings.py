@@ -1,4 +1,4 @@
-"""The demo: the smallest site that hosts durable_chat. The environment and `.env` say how (see .env.example)."""
+"""The demo: the smallest site that hosts durable_chat, configured by the environment and `.env`."""
 
 from pathlib import Path
 
@@ -72,3 +72,27 @@ USE_TZ = True
 STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
 LOGIN_URL = "admin:login"
+
+DURABLE_CHAT = {
+    # Auth layer 1: this server to the streams service. Empty: the embedded server, in this process.
+    "STREAMS": {
+        "ELECTRIC_URL": env("ELECTRIC_URL", default="https://api.electric-sql.cloud"),
+        "DS_SERVICE_ID": env("DS_SERVICE_ID", default=""),
+        "DS_SECRET": env("DS_SECRET", default=""),
+    },
+    # Auth layer 2: this server to the model.
+    "PROVIDER": {
+        "BACKEND": env("PROVIDER_BACKEND", default="scripted"),
+        "API_KEY": env("PROVIDER_API_KEY", default=""),
+    },
+    "PERMISSION": env("PERMISSION", default="durable_chat.permissions.may"),
+    "CREATE_ON_SEND": env.bool("CREATE_ON_SEND", default=False),
+    "LEASE_SECONDS": env.float("LEASE_SECONDS", default=15.0),
+    "MAX_BODY_BYTES": env.int("MAX_BODY_BYTES", default=32 * 1024 * 1024),
+}
+
+DURABLE_STREAMS = {
+    "WRITE_TOKEN": env("DS_EMBEDDED_WRITE_TOKEN", default=""),
+    "READ_TOKEN": env("DS_EMBEDDED_READ_TOKEN", default=""),
+    "ANONYMOUS": env.bool("DS_EMBEDDED_ANONYMOUS", default=False),
+}

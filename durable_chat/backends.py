@@ -1,0 +1,63 @@
+"""Settings into objects: the one place that knows which class stands behind which setting."""
+
+from functools import lru_cache
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+from django.utils.module_loading import import_string
+
+from durable_chat import conf
+from durable_chat.connections import http_client
+from durable_chat.permissions import Permission
+from durable_chat.providers.base import ModelProvider
+from durable_chat.providers.callable import CallableProvider
+from durable_chat.providers.scripted import ScriptedProvider
+from durable_chat.streams.client import StreamClient
+from durable_chat.streams.client.http import HTTPHandler
+from durable_chat.streams.embedded.process import handle
+
+
+def get_streams() -> StreamClient:
+    """The streams service: the embedded server in this process, or a remote one behind HTTP."""
+    streams = conf.get().streams
+    if not streams.remote:
+        return StreamClient(handle)
+    return _remote(streams)
+
+
+@lru_cache(maxsize=1)
+def _remote(streams: conf.StreamsSettings) -> StreamClient:
+    return StreamClient(HTTPHandler(streams.base_url, http_client, token=streams.ds_secret))
+
+
+@lru_cache(maxsize=1)
+def get_provider() -> ModelProvider:
+    """The model that answers."""
+    backend = conf.get().provider.backend
+    if backend == "scripted":
+        return ScriptedProvider()
+    try:
+        return CallableProvider(backend)
+    except (TypeError, ValueError) as error:
+        raise ImproperlyConfigured(f'{conf.NAME}["PROVIDER"]["BACKEND"]: {error}') from error
+
+
+@lru_cache(maxsize=1)
+def get_permission() -> Permission:
+    """The callable that decides who may do what with a conversation."""
+    path = conf.get().permission
+    try:
+        permission: Permission = import_string(path)
+    except ImportError as error:
+        raise ImproperlyConfigured(f'{conf.NAME}["PERMISSION"]: {error}') from error
+    return permission
+
+
+def _forget(*, setting: str, **kwargs: Any) -> None:
+    if setting == conf.NAME:
+        for cached in (_remote, get_provider, get_permission):
+            cached.cache_clear()
+
+
+setting_changed.connect(_forget, dispatch_uid="durable_chat.backends")

@@ -1,0 +1,29 @@
+"""What `manage.py check` says about a host's configuration."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.apps import AppConfig
+from django.core.checks import CheckMessage, Error, Tags, register
+from django.core.exceptions import ImproperlyConfigured
+
+from durable_chat import backends, conf
+
+
+@register(Tags.compatibility)
+def check_settings(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """DURABLE_CHAT can be read, and what it names can be imported."""
+    unreadable: list[CheckMessage] = [
+        Error(problem, id="durable_chat.E001") for problem in conf.problems(conf.raw())
+    ]
+    return unreadable or [*_unbuildable()]
+
+
+def _unbuildable() -> Sequence[CheckMessage]:
+    found = []
+    for build in (backends.get_provider, backends.get_permission, backends.get_streams):
+        try:
+            build()
+        except ImproperlyConfigured as error:
+            found.append(Error(str(error), id="durable_chat.E002"))
+    return found

@@ -1,0 +1,148 @@
+"""The setting DURABLE_CHAT, parsed once into frozen values; nobody else here reads settings."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from difflib import get_close_matches
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from django.conf import settings as django_settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+
+NAME = "DURABLE_CHAT"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamsSettings:
+    """Auth layer 1: this server to the streams service. All empty: the embedded server, in process.
+
+    The base URL is `<ELECTRIC_URL>/v1/stream/<DS_SERVICE_ID>`; `DS_SECRET` goes there as a bearer token and
+    nowhere else.
+    """
+
+    electric_url: str = "https://api.electric-sql.cloud"
+    ds_service_id: str = ""
+    ds_secret: str = field(default="", repr=False)
+
+    @property
+    def remote(self) -> bool:
+        return bool(self.ds_service_id or self.ds_secret)
+
+    @property
+    def base_url(self) -> str:
+        return f"{self.electric_url.rstrip('/')}/v1/stream/{self.ds_service_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderSettings:
+    """Auth layer 2: this server to the model.
+
+    `BACKEND` is "scripted" (the default, needs no key) or the dotted path of an async generator function
+    `answer(prompt)`; `API_KEY` reaches it as `prompt.api_key` and nothing else.
+    """
+
+    backend: str = "scripted"
+    api_key: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything a host can say. Seconds and bytes where a name ends so."""
+
+    streams: StreamsSettings = field(default_factory=StreamsSettings)
+    provider: ProviderSettings = field(default_factory=ProviderSettings)
+    permission: str = "durable_chat.permissions.may"
+    create_on_send: bool = False
+    lease_seconds: float = 15.0
+    max_body_bytes: int = 32 * 1024 * 1024
+
+
+S = TypeVar("S", StreamsSettings, ProviderSettings, Settings)
+
+
+@lru_cache(maxsize=1)
+def get() -> Settings:
+    """The parsed setting.
+
+    Raises ImproperlyConfigured with one sentence for every problem that `manage.py check` would name.
+    """
+    found = list(problems(raw()))
+    if found:
+        raise ImproperlyConfigured(" ".join(found))
+    return _build(Settings, raw())
+
+
+def raw() -> Any:
+    """The setting as the host wrote it; it may be left out."""
+    return getattr(django_settings, NAME, {})
+
+
+def problems(value: Any) -> Iterator[str]:
+    """One sentence for each thing that is wrong with a value of DURABLE_CHAT; none when it is right."""
+    yield from _problems(Settings, value, NAME)
+    if not isinstance(value, Mapping) or not isinstance(value.get("STREAMS", {}), Mapping):
+        return
+    streams = value.get("STREAMS", {})
+    if bool(streams.get("DS_SERVICE_ID")) != bool(streams.get("DS_SECRET")):
+        missing = "DS_SECRET" if streams.get("DS_SERVICE_ID") else "DS_SERVICE_ID"
+        yield (
+            f'{NAME}["STREAMS"] is incomplete: {missing} is missing. Set DS_SERVICE_ID and DS_SECRET, '
+            "or neither to use the embedded server."
+        )
+    lease = value.get("LEASE_SECONDS", 15)
+    if isinstance(lease, int | float) and not isinstance(lease, bool) and lease < 1:
+        yield f'{NAME}["LEASE_SECONDS"] must be at least 1: a lease is renewed about once a second.'
+
+
+def _problems(kind: type[Any], raw: Any, where: str) -> Iterator[str]:
+    if not isinstance(raw, Mapping):
+        yield f"{where} must be a dictionary, not {type(raw).__name__}."
+        return
+    known = {spec.name.upper(): spec for spec in fields(kind)}
+    for key, value in raw.items():
+        if key not in known:
+            near = get_close_matches(str(key).upper(), known, n=1, cutoff=0.4)
+            hint = f" Did you mean {near[0]!r}?" if near else f" Known keys: {', '.join(known)}."
+            yield f"{where} has an unknown key {key!r}.{hint}"
+            continue
+        section = _section(known[key])
+        if section is not None:
+            yield from _problems(section, value, f'{where}["{key}"]')
+        elif not _fits(value, _default(known[key])):
+            wanted = type(_default(known[key])).__name__
+            yield f'{where}["{key}"] must be of type {wanted}, not {type(value).__name__}.'
+
+
+def _build(kind: type[S], raw: Mapping[str, Any]) -> S:
+    values: dict[str, Any] = {}
+    for spec in fields(kind):
+        if spec.name.upper() not in raw:
+            continue
+        value, section = raw[spec.name.upper()], _section(spec)
+        values[spec.name] = value if section is None else _build(section, value)
+    return kind(**values)
+
+
+def _section(spec: "Field[Any]") -> Any | None:
+    return None if spec.default_factory is MISSING else spec.default_factory
+
+
+def _default(spec: "Field[Any]") -> Any:
+    return spec.default
+
+
+def _fits(value: Any, default: Any) -> bool:
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(value, bool) and isinstance(default, bool)
+    if isinstance(default, float):
+        return isinstance(value, int | float)
+    return isinstance(value, type(default))
+
+
+def _forget(*, setting: str, **kwargs: Any) -> None:
+    if setting == NAME:
+        get.cache_clear()
+
+
+setting_changed.connect(_forget, dispatch_uid="durable_chat.conf")

@@ -1,0 +1,119 @@
+"""The conversation over a WebSocket: catch-up, then live, each chunk with the id to resume after it."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import aclosing, suppress
+from typing import Any
+from urllib.parse import parse_qs
+
+import orjson
+from channels.generic.websocket import AsyncWebsocketConsumer
+
+from durable_chat import backends
+from durable_chat.connections import in_database
+from durable_chat.exceptions import ChatError, Unavailable
+from durable_chat.models import Conversation
+from durable_chat.permissions import identify
+from durable_chat.streams.client import subscribe
+from durable_chat.streams.protocol.errors import BadRequest, StreamError
+from durable_chat.streams.protocol.offsets import NOW, START
+from durable_chat.views.base import authorise
+
+log = logging.getLogger(__name__)
+
+PING_SECONDS = 30.0
+PING = orjson.dumps({"type": "ping"}).decode()
+
+CLOSE_BAD_INPUT = 4400
+CLOSE_NOT_FOUND = 4404
+CLOSE_TRY_AGAIN = 1013
+
+
+class ConversationConsumer(AsyncWebsocketConsumer):
+    """`ws/chat/<id>?offset=…`: text frames `{"id": "<offset before the batch>.<n>", "chunk": …}` and pings.
+
+    `offset` is the last frame's id, or any offset of the stream; without it, from the beginning. A refusal is
+    accepted first and then closed with 4404: a browser shows a refused handshake as 1006, which says nothing.
+    """
+
+    _tasks: tuple["asyncio.Task[None]", ...] = ()
+
+    async def connect(self) -> None:
+        await self.accept()
+        conversation_id = self.scope["url_route"]["kwargs"]["conversation_id"]
+        visitor = await in_database(identify, self.scope.get("user"), self.scope.get("session"))
+        try:
+            conversation = await authorise(visitor, conversation_id, "read")
+        except Unavailable:
+            await self.close(CLOSE_TRY_AGAIN)
+            return
+        except ChatError:
+            await self.close(CLOSE_NOT_FOUND)
+            return
+        # Tasks of their own: a handler that loops would keep `disconnect` from being called.
+        self._tasks = (
+            asyncio.create_task(self._relay(conversation, self._offset())),
+            asyncio.create_task(self._ping()),
+        )
+
+    async def disconnect(self, code: int) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        """Nothing is expected: sending goes by HTTP."""
+
+    async def _relay(self, conversation: Conversation, offset: str) -> None:
+        try:
+            async for frame in frames(conversation, offset):
+                await self.send(text_data=frame)
+        except BadRequest:
+            await self.close(CLOSE_BAD_INPUT)
+        except StreamError as error:
+            log.warning("WebSocket of %s ended: %s", conversation.pk, type(error).__name__)
+            await self.close(CLOSE_TRY_AGAIN)
+
+    async def _ping(self) -> None:
+        """A proxy that sees nothing for a minute cuts the connection."""
+        while True:
+            await asyncio.sleep(PING_SECONDS)
+            await self.send(text_data=PING)
+
+    def _offset(self) -> str:
+        query = parse_qs(self.scope["query_string"].decode())
+        return query.get("offset", [START])[-1]
+
+
+async def frames(conversation: Conversation, resume: str) -> AsyncIterator[str]:
+    """The frames after `resume`. Raises BadRequest for an id or offset that was never issued.
+
+    The chunks of one append share an offset, so an id counts on from the offset before them; the count does
+    not depend on how a later read cuts the same chunks into batches.
+    """
+    offset, skip = _parsed(resume)
+    streams = backends.get_streams()
+    async with aclosing(subscribe(streams, conversation.stream_path, offset=offset)) as batches:
+        async for batch in batches:
+            for number, chunk in enumerate(batch.items):
+                if skip:
+                    skip -= 1
+                    continue
+                yield _frame(f"{batch.before}.{number}", chunk)
+
+
+def _frame(id: str, chunk: Any) -> str:
+    return orjson.dumps({"id": id, "chunk": chunk}).decode()
+
+
+def _parsed(resume: str) -> tuple[str, int]:
+    """`<offset>.<n>` into the offset and how many chunks behind it the reader has."""
+    if resume in ("", START, NOW):
+        return resume or START, 0
+    offset, dot, number = resume.rpartition(".")
+    if not dot:
+        return resume, 0
+    with suppress(ValueError):
+        return offset, int(number) + 1
+    raise BadRequest(f"{resume!r} is not the id of a chunk.")

@@ -1,0 +1,70 @@
+"""What is said, what one send asks for, and what a provider is asked."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, TypeAlias
+
+from durable_chat.chunks import Chunk, text_content, text_end, text_start
+
+Part: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation, in the shape of TanStack's UIMessage.
+
+    ``role`` is user, assistant or system. Parts are ``text{content}``,
+    ``thinking{content, stepId?, signature?}``, ``tool-call{id, name, arguments, input?, state, output?}``,
+    ``tool-result{toolCallId, content, state, error?}`` and
+    ``image|audio|video|document{source: {type: "url" | "data", value, mimeType?}}``.
+    """
+
+    id: str
+    role: str
+    parts: tuple[Part, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    created_at: datetime | None = None
+
+    def text(self) -> str:
+        """What the text parts say, joined."""
+        return "".join(str(part.get("content", "")) for part in self.parts if part.get("type") == "text")
+
+    def as_json(self) -> dict[str, Any]:
+        """TanStack's UIMessage."""
+        message: dict[str, Any] = {"id": self.id, "role": self.role, "parts": list(self.parts)}
+        if self.created_at is not None:
+            message["createdAt"] = self.created_at.isoformat()
+        return message | ({"metadata": dict(self.metadata)} if self.metadata else {})
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one send asks for. ``trigger`` is "send" for clients that do not say whether they regenerate."""
+
+    message: Message
+    trigger: Literal["submit", "regenerate", "send"]
+    options: Mapping[str, Any]
+    dialect: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a provider answers: the visible history, the newest user message last."""
+
+    conversation_id: str
+    run_id: str
+    messages: tuple[Message, ...]
+    options: Mapping[str, Any]
+    api_key: str = field(default="", repr=False)  # layer 2: the user's own, or the site's
+
+
+def echo(message: Message) -> list[Chunk]:
+    """The user's message as it enters the stream: its text alone, as the reference server writes it."""
+    at = message.created_at
+    timestamp = int(at.timestamp() * 1000) if at is not None else time.time_ns() // 1_000_000
+    text = message.text()
+    said = [text_content(message.id, text)] if text else []
+    chunks = [text_start(message.id, message.role), *said, text_end(message.id)]
+    return [chunk | {"model": "client", "timestamp": timestamp} for chunk in chunks]

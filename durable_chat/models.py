@@ -1,0 +1,221 @@
+"""Conversation, Message, Run: who may see it, what is running, and a copy of what was said."""
+
+import secrets
+import time
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from django.conf import settings
+from django.core.validators import RegexValidator
+from django.db import models
+from django.db.models import F, Q
+
+from durable_chat.messages import Message as Turned
+from durable_chat.streams.protocol.offsets import START
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: sorts as it counts
+
+
+def new_id() -> str:
+    """26 characters that sort by the millisecond they were made in; 80 random bits make them unguessable."""
+    number = (time.time_ns() // 1_000_000 << 80) | secrets.randbits(80)
+    return "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -5, -5))
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Who asks: a signed-in user, an anonymous visitor known by a random id in the session, or nobody."""
+
+    user_id: Any = None
+    anonymous_id: str = ""
+
+
+class ConversationQuerySet(models.QuerySet["Conversation"]):
+    """Conversations of somebody."""
+
+    def visible_to(self, visitor: Visitor) -> Self:
+        """What this visitor owns, newest first."""
+        if visitor.user_id is not None:
+            return self.filter(owner_id=visitor.user_id).order_by("-updated_at")
+        if visitor.anonymous_id:
+            return self.filter(owner=None, visitor=visitor.anonymous_id).order_by("-updated_at")
+        return self.none()
+
+
+class Conversation(models.Model):
+    """One chat. Its transcript is the durable stream at `stream_path`; the rows here are a copy of it.
+
+    `epoch` is the generation of the stream's one writer (every claim and take-over raises it); `offset` is
+    the position up to which the visible messages have been copied: messages == fold(stream[.. offset]).
+    """
+
+    id = models.CharField(
+        primary_key=True,
+        max_length=128,
+        default=new_id,
+        editable=False,
+        validators=[RegexValidator(r"\A[A-Za-z0-9_-]{1,128}\Z")],
+    )
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        models.CASCADE,
+        null=True,
+        blank=True,
+        related_name="durable_conversations",
+        help_text="Empty for a conversation of an anonymous visitor.",
+    )
+    visitor = models.CharField(
+        max_length=64,
+        blank=True,
+        db_index=True,
+        help_text="An anonymous owner's random id, kept in their session.",
+    )
+    title = models.CharField(max_length=200, blank=True)
+    metadata = models.JSONField(default=dict, blank=True)
+    stream_path = models.CharField(max_length=200, unique=True, editable=False)
+    epoch = models.BigIntegerField(default=0, editable=False)
+    offset = models.CharField(max_length=256, default=START, editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    objects: ClassVar[Any] = ConversationQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-updated_at"]
+        indexes = [models.Index(fields=["owner", "-updated_at"], name="dchat_conv_owner_recent")]
+
+    def __str__(self) -> str:
+        return self.title or self.id
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        if not self.stream_path:
+            self.stream_path = self._free_path()
+        super().save(*args, **kwargs)
+
+    def _free_path(self) -> str:
+        """`chat-<id>`; while an erased stream of that name is still being deleted, a name of its own."""
+        path = f"chat-{self.id}"
+        return f"{path}-{new_id()}" if Tombstone.objects.filter(path=path).exists() else path
+
+
+class MessageQuerySet(models.QuerySet["Message"]):
+    """Messages of a conversation."""
+
+    def visible(self) -> Self:
+        """What the transcript shows: not what a regeneration replaced, nor what is not yet accepted."""
+        return self.filter(visible=True)
+
+
+class Message(models.Model):
+    """One turn of a conversation, made of parts in TanStack's `UIMessage` shape."""
+
+    conversation = models.ForeignKey(Conversation, models.CASCADE, related_name="messages")
+    client_id = models.CharField("id", max_length=128, help_text="The id that clients know it by.")
+    role = models.CharField(
+        max_length=16, choices=[(role, role) for role in ("user", "assistant", "system", "tool")]
+    )
+    parts = models.JSONField(default=list)
+    metadata = models.JSONField(default=dict, blank=True)
+    position = models.PositiveIntegerField()
+    run = models.ForeignKey("Run", models.SET_NULL, null=True, blank=True, related_name="messages")
+    visible = models.BooleanField(default=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects: ClassVar[Any] = MessageQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["conversation", "position"]
+        constraints = [
+            models.UniqueConstraint(fields=["conversation", "client_id"], name="dchat_message_once"),
+            models.UniqueConstraint(fields=["conversation", "position"], name="dchat_message_position"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.role} {self.client_id}"
+
+    def value(self) -> Turned:
+        """The row as the pure half knows it."""
+        return Turned(
+            id=self.client_id,
+            role=self.role,
+            parts=tuple(self.parts),
+            metadata=self.metadata,
+            created_at=self.created_at,
+        )
+
+
+class RunQuerySet(models.QuerySet["Run"]):
+    """Runs by their state."""
+
+    def active(self) -> Self:
+        """Those that hold their conversation."""
+        return self.filter(state__in=Run.ACTIVE)
+
+
+class Run(models.Model):
+    """One answer being written. The lease is in the database's clock; whoever finds it expired recovers."""
+
+    class State(models.TextChoices):
+        QUEUED = "queued"
+        RUNNING = "running"
+        ENDING = "ending", "ending (the terminal chunk is being written)"
+        DONE = "done"
+        FAILED = "failed"
+        STOPPED = "stopped"
+        INTERRUPTED = "interrupted"
+
+    ACTIVE = (State.QUEUED, State.RUNNING, State.ENDING)
+
+    id = models.CharField(primary_key=True, max_length=26, default=new_id, editable=False)
+    conversation = models.ForeignKey(Conversation, models.CASCADE, related_name="runs")
+    state = models.CharField(max_length=16, choices=State.choices, default=State.QUEUED)
+    trigger = models.CharField(max_length=16)
+    message = models.ForeignKey(
+        Message, models.SET_NULL, null=True, related_name="answers", help_text="The user message it answers."
+    )
+    epoch = models.BigIntegerField()
+    holder = models.CharField(max_length=128, blank=True, help_text="The process that writes it.")
+    lease_expires_at = models.DateTimeField(null=True, blank=True)
+    stop_requested = models.BooleanField(default=False)
+    start_offset = models.CharField(max_length=256)
+    end_offset = models.CharField(max_length=256, blank=True)
+    error = models.TextField(blank=True, help_text="For the host's eyes; readers get a text without details.")
+    usage = models.JSONField(null=True, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+
+    objects: ClassVar[Any] = RunQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-created_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["conversation"],
+                condition=Q(state__in=("queued", "running", "ending")),
+                name="dchat_one_active_run",
+            ),
+        ]
+        indexes = [
+            models.Index(
+                F("lease_expires_at"),
+                condition=Q(state__in=("running", "ending")),
+                name="dchat_run_leases",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.id} ({self.state})"
+
+    @property
+    def active(self) -> bool:
+        return self.state in self.ACTIVE
+
+
+class Tombstone(models.Model):
+    """A stream that must be erased and that the service has not yet confirmed as gone."""
+
+    path = models.CharField(primary_key=True, max_length=200)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return self.path

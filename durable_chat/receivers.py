@@ -1,0 +1,60 @@
+"""Ours to receive: a conversation saved has a stream, a conversation deleted has none."""
+
+import logging
+from functools import partial
+from typing import Any
+
+from django.db import transaction
+from django.db.models.signals import post_save, pre_delete
+from django.dispatch import receiver
+
+from durable_chat import backends
+from durable_chat.models import Conversation, Run, Tombstone
+from durable_chat.runs import launch, loop
+from durable_chat.streams.protocol.errors import StreamError
+
+log = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 2.0  # what a save or a delete may wait for the streams service
+RETRIED = 20  # tombstones looked at on each deletion
+
+
+@receiver(post_save, sender=Conversation, dispatch_uid="durable_chat.create_stream")
+def create_stream(instance: Conversation, created: bool, raw: bool, using: str, **kwargs: Any) -> None:
+    """Eager creation: clients give up for good on a stream that is not there when they first look.
+
+    After the commit, so that no stream is made for a row that is rolled back. When the service is down the
+    save still succeeds, and the first read or send creates the stream instead.
+    """
+    if created and not raw:
+        create = partial(_in_time, backends.get_streams().create, instance.stream_path)
+        transaction.on_commit(create, using=using, robust=True)
+
+
+@receiver(pre_delete, sender=Conversation, dispatch_uid="durable_chat.erase_stream")
+def erase_stream(instance: Conversation, using: str, **kwargs: Any) -> None:
+    """Stop the run, and note in the deletion's own transaction that the stream must go."""
+    active = Run.objects.using(using).active().filter(conversation=instance)
+    for run_id in active.values_list("pk", flat=True):
+        _in_time(launch.halt, run_id)
+    Tombstone.objects.using(using).get_or_create(path=instance.stream_path)
+    transaction.on_commit(erase_buried, using=using, robust=True)
+
+
+def erase_buried() -> None:
+    """Erase the streams of deleted conversations; those that the service does not confirm stay noted."""
+    newest = Tombstone.objects.order_by("-created_at").values_list("path", flat=True)
+    for path in list(newest[:RETRIED]):
+        if not _in_time(backends.get_streams().delete, path):
+            return
+        Tombstone.objects.filter(path=path).delete()
+
+
+def _in_time(function: Any, *args: Any) -> bool:
+    """Do it on the background loop and wait a little; what fails is logged, never raised into a save."""
+    try:
+        loop.block(function, *args, timeout=PATIENCE_SECONDS)
+    except (StreamError, TimeoutError) as error:
+        log.warning("%s failed for now: %s", function.__name__, type(error).__name__)
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""The run: from a model to the conversation's stream, by one writer at a time."""

@@ -1,0 +1,7 @@
+"""What a host may listen to. Sent after the fact, from the run's own thread: `sender` is the Run class."""
+
+from django.dispatch import Signal
+
+run_started = Signal()  # run_id, conversation_id
+run_finished = Signal()  # run_id, conversation_id, state ("done" or "stopped")
+run_failed = Signal()  # run_id, conversation_id, state ("failed" or "interrupted")

@@ -1,0 +1,12 @@
+"""For a host's own tests."""
+
+from durable_chat.runs import launch, loop
+
+
+def drain(timeout: float = 30.0) -> None:
+    """Wait until this process writes no answer any more.
+
+    Call it before a test's database goes away: runs do not end with the request that began them. Raises
+    TimeoutError after `timeout` seconds.
+    """
+    loop.block(launch.drain, timeout=timeout)

@@ -1,0 +1,16 @@
+"""The class-based views. Each authorises through ConversationView and answers errors as JSON."""
+
+from durable_chat.views.conversations import ConversationsView, OneConversationView
+from durable_chat.views.read import ReadView
+from durable_chat.views.reconnect import ReconnectView
+from durable_chat.views.send import SendView
+from durable_chat.views.stop import StopView
+
+__all__ = [
+    "ConversationsView",
+    "OneConversationView",
+    "ReadView",
+    "ReconnectView",
+    "SendView",
+    "StopView",
+]

@@ -1,0 +1,162 @@
+"""What all views share: JSON in, JSON errors out, CSRF, and the gate between a visitor and a conversation."""
+
+import logging
+import re
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import orjson
+from django.db import connections, transaction
+from django.db.models import OuterRef, Subquery
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.middleware.csrf import CsrfViewMiddleware
+from django.views import View
+
+from durable_chat import backends, conf
+from durable_chat.connections import in_database
+from durable_chat.exceptions import BadInput, Busy, ChatError, Forbidden, MethodNotAllowed, NotFound, TooLarge
+from durable_chat.models import Conversation, Run, Visitor
+from durable_chat.permissions import Action, visitor_of
+from durable_chat.runs import claim, launch, loop
+
+log = logging.getLogger(__name__)
+
+ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+
+# The same words for a conversation that is not there and for one that is somebody else's.
+UNKNOWN = "There is no such conversation."
+
+
+class ApiView(View):
+    """An async JSON endpoint.
+
+    Never in a transaction of the host's (`ATOMIC_REQUESTS` breaks async views), and checks CSRF itself so
+    that a failure is JSON like every other error.
+    """
+
+    wrong_method: ClassVar[str] = "This address does not know that method."
+
+    @classmethod
+    def as_view(cls, **initkwargs: Any) -> Callable[..., HttpResponseBase]:
+        view: Any = super().as_view(**initkwargs)
+        view.csrf_exempt = True
+        for alias in connections:
+            view = transaction.non_atomic_requests(using=alias)(view)
+        return view  # type: ignore[no-any-return]
+
+    async def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:  # type: ignore[override]
+        try:
+            _check_csrf(request)
+            response: HttpResponseBase = await super().dispatch(request, *args, **kwargs)  # type: ignore[misc]
+        except ChatError as error:
+            return error_response(error)
+        except Exception:
+            log.exception("%s failed", type(self).__name__)
+            return json_response({"error": "Something went wrong on the server."}, status=500)
+        return response
+
+    async def http_method_not_allowed(self, *args: Any, **kwargs: Any) -> HttpResponse:  # type: ignore[override]
+        allowed = ", ".join(name.upper() for name in self.http_method_names if hasattr(self, name))
+        raise MethodNotAllowed(self.wrong_method, headers={"Allow": allowed})
+
+
+class ConversationView(ApiView):
+    """An endpoint of one conversation."""
+
+    async def authorise(self, conversation_id: str, action: Action) -> Conversation:
+        """The conversation, if this request's visitor may do that with it. Raises NotFound."""
+        visitor = await in_database(visitor_of, self.request)
+        return await authorise(visitor, conversation_id, action)
+
+
+async def authorise(visitor: Visitor, conversation_id: str, action: Action) -> Conversation:
+    """The one gate between a visitor and a conversation, for every door.
+
+    Finds on the way a run that died, and recovers it, so that nobody reads an answer that will never end.
+    Raises NotFound for strangers and for what is not there, alike.
+    """
+    conversation, dead_run = await in_database(_authorised, visitor, conversation_id, action)
+    if dead_run is not None:
+        await loop.call(launch.tend, dead_run)
+    return conversation
+
+
+def _authorised(visitor: Visitor, conversation_id: str, action: Action) -> tuple[Conversation, str | None]:
+    dead = Run.objects.active().filter(claim.is_expired(), conversation=OuterRef("pk")).values("pk")[:1]
+    found = Conversation.objects.annotate(dead_run=Subquery(dead)).filter(pk=conversation_id).first()
+    if found is None or not backends.get_permission()(visitor, found, action):
+        raise NotFound(UNKNOWN)
+    return found, found.dead_run  # type: ignore[attr-defined]  # annotated above
+
+
+def checked_id(value: Any) -> str:
+    """A conversation id as clients may name it. Raises BadInput when missing or malformed."""
+    if not value:
+        raise BadInput('Name the conversation: "?id=…" in the address, or "id" in the body.')
+    if not isinstance(value, str) or not ID.fullmatch(value):
+        raise BadInput("A conversation id has 1 to 128 characters of A-Z, a-z, 0-9, _ and -.")
+    return value
+
+
+def json_body(request: HttpRequest) -> dict[str, Any]:
+    """The request's JSON object. Raises BadInput, TooLarge.
+
+    Read past `request.body`, whose limit is for forms: clients post the whole history with each message.
+    """
+    limit = conf.get().max_body_bytes
+    if int(request.headers.get("Content-Length") or 0) > limit:
+        raise TooLarge(f"The body is larger than {limit} bytes.")
+    raw = request.read(limit + 1)
+    if len(raw) > limit:
+        raise TooLarge(f"The body is larger than {limit} bytes.")
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        raise BadInput("The body is not valid JSON.") from None
+    if not isinstance(body, dict):
+        raise BadInput("The body must be a JSON object.")
+    return body
+
+
+def json_response(value: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> HttpResponse:
+    """JSON that no cache keeps."""
+    return HttpResponse(
+        orjson.dumps(value),
+        status=status,
+        content_type="application/json",
+        headers={"Cache-Control": "no-store", **(headers or {})},
+    )
+
+
+def empty_response(status: int) -> HttpResponse:
+    """A status and nothing else: no body, and no type of one."""
+    response = HttpResponse(status=status, headers={"Cache-Control": "no-store"})
+    del response["Content-Type"]
+    return response
+
+
+def error_response(error: ChatError) -> HttpResponse:
+    """`{"error": sentence}` with the error's status and headers."""
+    return json_response(error_body(error), status=error.status, headers=error.headers)
+
+
+def error_body(error: ChatError) -> dict[str, Any]:
+    """What every door answers for an error; a busy conversation names the run that keeps it so."""
+    named = {"activeRun": {"runId": error.run_id}} if isinstance(error, Busy) else {}
+    return {"error": str(error), **named}
+
+
+class _CsrfCheck(CsrfViewMiddleware):
+    def _reject(self, request: HttpRequest, reason: str) -> Any:
+        return reason
+
+
+def _check_csrf(request: HttpRequest) -> None:
+    """Raises Forbidden. A form's body is refused unread, so that the token can only come as a header."""
+    if request.method == "POST" and "form" in (request.content_type or ""):
+        raise BadInput("Send JSON: Content-Type: application/json.")
+    check = _CsrfCheck(lambda request: HttpResponse())
+    check.process_request(request)
+    reason = check.process_view(request, lambda request: HttpResponse(), (), {})
+    if reason is not None:
+        raise Forbidden(f"{reason} Send the csrftoken cookie's value as the header X-CSRFToken.")

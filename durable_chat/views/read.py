@@ -1,0 +1,139 @@
+"""`GET api/chat-stream`: the read proxy, and the AI SDK's view of one run. One function behind two doors."""
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import Any, Final
+
+from django.core.handlers.wsgi import WSGIRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+
+from durable_chat import backends
+from durable_chat.connections import in_database
+from durable_chat.exceptions import BadInput, NotFound, Unavailable
+from durable_chat.models import Conversation, Run, Visitor
+from durable_chat.permissions import visitor_of
+from durable_chat.runs import loop
+from durable_chat.streams.protocol.errors import BadRequest, StreamError, from_response
+from durable_chat.streams.protocol.exchange import Body, Request, Response
+from durable_chat.streams.protocol.offsets import START
+from durable_chat.views.base import ConversationView, authorise, checked_id
+from durable_chat.views.run_view import read_run
+
+PARAMETERS_UP: Final = ("offset", "live", "cursor")
+SILENCE_SECONDS = 90.0  # longer than any service is silent within a live read
+HEADERS_UP: Final = ("accept", "if-none-match")
+HEADERS_DOWN: Final = frozenset(
+    {
+        "content-type",
+        "etag",
+        "retry-after",
+        "stream-closed",
+        "stream-cursor",
+        "stream-next-offset",
+        "stream-sse-data-encoding",
+        "stream-up-to-date",
+    }
+)
+
+
+class ReadView(ConversationView):
+    """The read proxy behind Django's door, for hosts that do not mount the bare one."""
+
+    wrong_method = "GET here reads; POST api/chat?id=… sends."
+
+    async def get(self, request: HttpRequest) -> HttpResponseBase:
+        visitor = await in_database(visitor_of, request)
+        headers = {name: request.headers[name] for name in HEADERS_UP if name in request.headers}
+        query = request.GET.dict()
+        if isinstance(request, WSGIRequest):
+            # The loop that this view runs on ends with it; the body is read on one that does not.
+            return _to_django(await loop.call(read, visitor, query=query, headers=headers), _blocking_pieces)
+        return _to_django(await read(visitor, query=query, headers=headers), _pieces)
+
+
+async def read(visitor: Visitor, *, query: Mapping[str, str], headers: Mapping[str, str]) -> Response:
+    """The answer to one read of a conversation's stream, for the door to send and close.
+
+    Raises NotFound, BadInput, and Unavailable for whatever is wrong upstream: a 404 or 401 of the service
+    would make clients give the conversation up for good.
+    """
+    conversation = await authorise(visitor, checked_id(query.get("id")), "read")
+    try:
+        if "run" in query:
+            run = await _run(conversation, query["run"])
+            response = await read_run(backends.get_streams(), conversation.stream_path, run, query=query)
+        else:
+            response = await _read(conversation, query, headers)
+    except BadRequest:
+        raise BadInput(
+            'The service refused "offset", "live" or "cursor": use what an earlier answer gave.'
+        ) from None
+    except StreamError as error:
+        raise Unavailable("The transcript cannot be read right now.", headers=_wait(error.headers)) from error
+    return _private(response)
+
+
+async def _run(conversation: Conversation, run_id: str) -> Run:
+    run: Run | None = await in_database(Run.objects.filter(conversation=conversation, pk=run_id).first)
+    if run is None:
+        raise NotFound("There is no such run in this conversation.")
+    return run
+
+
+async def _read(conversation: Conversation, query: Mapping[str, str], headers: Mapping[str, str]) -> Response:
+    """The service's own answer, its body unread. Nobody reads a 404 for a conversation that exists."""
+    streams = backends.get_streams()
+    request = Request(
+        "GET",
+        conversation.stream_path,
+        {name: query[name] for name in PARAMETERS_UP if name in query},
+        {name: headers[name] for name in HEADERS_UP if name in headers},
+    )
+    response = await streams.handler(request)
+    if response.status == 404 and conversation.offset == START:
+        await response.aclose()
+        await streams.create(conversation.stream_path)  # the service was away when the conversation began
+        response = await streams.handler(request)
+    if response.status < 400:
+        return response
+    await response.aclose()
+    raise from_response(response.status, response.headers)
+
+
+def _wait(headers: Mapping[str, str]) -> dict[str, str]:
+    return {"Retry-After": headers["retry-after"]} if "retry-after" in headers else {}
+
+
+def _private(response: Response) -> Response:
+    """Only what a reader needs comes down, and no cache keeps it: one address has many visitors."""
+    kept = {name: value for name, value in response.headers.items() if name in HEADERS_DOWN}
+    kept |= {"cache-control": "no-store", "x-content-type-options": "nosniff", "x-accel-buffering": "no"}
+    return Response(response.status, kept, response.body)
+
+
+def _to_django(response: Response, pieces: Callable[[Body], Any]) -> HttpResponseBase:
+    headers = dict(response.headers)
+    if isinstance(response.body, bytes):
+        return HttpResponse(response.body, status=response.status, headers=headers)
+    return StreamingHttpResponse(pieces(response.body), status=response.status, headers=headers)
+
+
+async def _pieces(body: Body) -> AsyncIterator[bytes]:
+    try:
+        async for piece in body:
+            yield piece
+    finally:
+        await body.aclose()
+
+
+def _blocking_pieces(body: Body) -> Iterator[bytes]:
+    """For WSGI, which gives a live read a thread: the background loop does the waiting."""
+    pieces = aiter(body)
+
+    async def following() -> bytes | None:
+        return await anext(pieces, None)
+
+    try:
+        while (piece := loop.block(following, timeout=SILENCE_SECONDS)) is not None:
+            yield piece
+    finally:
+        loop.block(body.aclose, timeout=SILENCE_SECONDS)

@@ -1,0 +1,153 @@
+"""One run as a stream of its own: the conversation's chunks in a dialect, closed at the run's end."""
+
+import re
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+
+from durable_chat.chunks import Chunk
+from durable_chat.dialects import AISDK, Item, Transcoder
+from durable_chat.exceptions import BadInput
+from durable_chat.models import Run
+from durable_chat.streams.client import StreamClient
+from durable_chat.streams.client.sse import Decoder, Event
+from durable_chat.streams.protocol import sse
+from durable_chat.streams.protocol.exchange import Body, Request, Response
+from durable_chat.streams.protocol.offsets import NOW, START
+
+_OFFSET: Final = re.compile(r"\d{16}")
+
+
+@dataclass(slots=True)
+class _Position:
+    """How far the run has been translated.
+
+    The view's own offsets count the chunks since the run's start. A reader that resumes is served by
+    translating from the start again and keeping back what it has: a transcoder knows what it has opened, a
+    chunk does not.
+    """
+
+    transcoder: Transcoder
+    had: int
+    count: int = 0
+
+    def items(self, chunks: list[Chunk]) -> list[Item]:
+        """What these chunks tell a reader that has the first `had` ones."""
+        told: list[Item] = []
+        for chunk in chunks:
+            if self.transcoder.done:
+                break
+            items = self.transcoder.feed(chunk)
+            self.count += 1
+            told += items if self.count > self.had else []
+        return told
+
+    @property
+    def offset(self) -> str:
+        return f"{max(self.count, self.had):016d}"
+
+
+async def read_run(streams: StreamClient, path: str, run: Run, *, query: Mapping[str, str]) -> Response:
+    """The answer to one read of a run (protocol sections 5.6 to 5.8). Raises BadInput, StreamError."""
+    position = _Position(AISDK().transcoder(run.pk), _had(query.get("offset", START)))
+    live, cursor = query.get("live"), query.get("cursor")
+    if live == "sse":
+        return await _sse(streams, path, run.start_offset, position=position, cursor=cursor)
+    if live not in (None, "long-poll"):
+        raise BadInput('"live" must be "sse" or "long-poll".')
+    items, tail = await _caught_up(streams, path, run.start_offset, position=position)
+    if query.get("offset") == NOW:
+        items, position.had = [], position.count
+    headers = {}
+    if live and not items and not position.transcoder.done:
+        ask = {"live": live, "offset": tail} | ({"cursor": cursor} if cursor else {})
+        async with await streams.open(Request("GET", path, ask)) as response:
+            body = await response.read()
+            headers = {"stream-cursor": response.headers.get("stream-cursor", "")}
+        items = position.items(orjson.loads(body or b"[]"))
+    return _page(items, position, headers=headers, waited=live is not None)
+
+
+def _page(items: list[Item], position: _Position, *, headers: Mapping[str, str], waited: bool) -> Response:
+    done = position.transcoder.done
+    told = {"stream-next-offset": position.offset, "stream-up-to-date": "true", **headers}
+    told |= {"stream-closed": "true"} if done else {}
+    if waited and not items:
+        return Response(204, told)
+    return Response(200, {**told, "content-type": "application/json"}, orjson.dumps(items))
+
+
+async def _caught_up(
+    streams: StreamClient, path: str, offset: str, *, position: _Position
+) -> tuple[list[Item], str]:
+    """Everything there is of the run, and where in the conversation that ends."""
+    items: list[Item] = []
+    while True:
+        batch = await streams.read(path, offset=offset)
+        items += position.items(list(batch.items))
+        offset = batch.offset
+        if batch.up_to_date or position.transcoder.done:
+            return items, offset
+
+
+async def _sse(
+    streams: StreamClient, path: str, offset: str, *, position: _Position, cursor: str | None
+) -> Response:
+    query = {"live": "sse", "offset": offset} | ({"cursor": cursor} if cursor else {})
+    response = await streams.open(Request("GET", path, query, {"accept": "text/event-stream"}))
+    headers = {"content-type": "text/event-stream"}
+    if isinstance(response.body, bytes):
+        return Response(200, headers, response.body)
+    return Response(200, headers, _Live(response.body, position))
+
+
+class _Live:
+    """The conversation's live read, translated event by event; closed with it."""
+
+    def __init__(self, body: Body, position: _Position) -> None:
+        self._body = body
+        self._position = position
+        self._items: list[Item] = []
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        decoder = Decoder()
+        async for piece in self._body:
+            yield b"".join(self._told(event) for event in decoder.feed(piece)) or sse.KEEP_ALIVE
+            if self._position.transcoder.done:
+                return
+
+    async def aclose(self) -> None:
+        await self._body.aclose()
+
+    def _told(self, event: Event) -> bytes:
+        if event.name == "data":
+            self._items += self._position.items(orjson.loads(event.data))
+        if event.name != "control" or self._behind():
+            return b""
+        items, self._items = self._items, []
+        data = sse.data(orjson.dumps(items)) if items else b""
+        return data + self._control(orjson.loads(event.data))
+
+    def _behind(self) -> bool:
+        """Still within what the reader has: nothing to tell, not even that it is up to date."""
+        return self._position.count < self._position.had
+
+    def _control(self, told: dict[str, object]) -> bytes:
+        done = self._position.transcoder.done
+        cursor = told.get("streamCursor")
+        return sse.control(
+            self._position.offset,
+            cursor=cursor if isinstance(cursor, str) else None,
+            up_to_date=done or told.get("upToDate") is True,
+            closed=done or told.get("streamClosed") is True,
+        )
+
+
+def _had(offset: str) -> int:
+    if offset in (START, NOW):
+        return 0
+    if not _OFFSET.fullmatch(offset):
+        raise BadInput('The "offset" of a run is one that an earlier answer gave.')
+    return int(offset)

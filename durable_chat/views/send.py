@@ -1,0 +1,78 @@
+"""`POST api/chat`: what is new goes into the stream, a run begins, the answer comes by the stream."""
+
+from collections.abc import AsyncIterator
+from typing import ClassVar, Literal
+from urllib.parse import urlencode
+
+import orjson
+from asgiref.sync import sync_to_async
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.urls import reverse
+
+from durable_chat import conf, dialects
+from durable_chat.models import Conversation
+from durable_chat.permissions import visitor_of
+from durable_chat.runs import launch, loop
+from durable_chat.views.base import ConversationView, checked_id, empty_response, json_body
+from durable_chat.views.conversations import create_conversation
+
+
+def stream_url(conversation_id: str, run_id: str) -> str:
+    """Where an AI SDK client reads one run. Without a host: an absolute URL is wrong behind proxies."""
+    return f"{reverse('durable_chat:read')}?{urlencode({'id': conversation_id, 'run': run_id})}"
+
+
+def pointer_headers(url: str) -> dict[str, str]:
+    """What points a durable transport to its stream."""
+    return {"Location": url, "Cache-Control": "no-store", "Access-Control-Expose-Headers": "Location"}
+
+
+class SendView(ConversationView):
+    """The send endpoint of both durable transports; the body says which client it is.
+
+    `mode="immediate"` answers when the message is durable: 202 to TanStack, 201 with `Location` to the AI
+    SDK. `mode="await"` answers 200 when the run has ended, for hosts that cannot work after a response;
+    the AI SDK's status and `Location` still go out at once.
+    """
+
+    mode: Literal["immediate", "await"] = "immediate"
+    wrong_method: ClassVar[str] = "POST here sends; GET api/chat-stream?id=… reads."
+
+    async def post(self, request: HttpRequest) -> HttpResponseBase:
+        body = json_body(request)
+        conversation_id = checked_id(request.GET.get("id") or body.get("id"))
+        turn = dialects.detect(body).read(body)
+        if conf.get().create_on_send:
+            await self._create(conversation_id)
+        await self.authorise(conversation_id, "send")
+        sent = await loop.call(launch.send, conversation_id, turn)
+        if turn.dialect == "ai-sdk":
+            return self._pointer(stream_url(conversation_id, sent.run_id), sent.run_id)
+        if self.mode == "await":
+            await loop.call(launch.finish, sent.run_id)
+        return empty_response(200 if self.mode == "await" else 202)
+
+    def _pointer(self, url: str, run_id: str) -> HttpResponseBase:
+        headers = pointer_headers(url)
+        if self.mode == "await":
+            return StreamingHttpResponse(
+                _final_offset(url, run_id), status=200, content_type="application/json", headers=headers
+            )
+        body = orjson.dumps({"streamUrl": url})
+        return HttpResponse(body, status=201, content_type="application/json", headers=headers)
+
+    async def _create(self, conversation_id: str) -> None:
+        """With CREATE_ON_SEND: the sender's, unless the id is taken (by whomever: the gate decides)."""
+
+        def create() -> None:
+            if not Conversation.objects.filter(pk=conversation_id).exists():
+                create_conversation(conversation_id, visitor_of(self.request, create=True))
+
+        await sync_to_async(create)()
+
+
+async def _final_offset(url: str, run_id: str) -> AsyncIterator[bytes]:
+    """The body of `{streamUrl, finalOffset}`, whose end comes with the run's."""
+    yield orjson.dumps({"streamUrl": url})[:-1]  # sends the headers; the object is closed below
+    run = await loop.call(launch.finish, run_id)
+    yield b',"finalOffset":%s}' % orjson.dumps(run.end_offset if run else None)

@@ -1,0 +1,112 @@
+"""Fixtures of the chat half: a site in this process, with a real database, a real store and real runs."""
+
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from django.test import AsyncClient
+
+from durable_chat import backends
+from durable_chat.models import Conversation, Run
+from durable_chat.streams.client import StreamClient
+from durable_chat.testing import drain
+
+
+@pytest.fixture
+def site(transactional_db: None) -> Iterator[None]:
+    """A database that runs may write to; no run outlives the test."""
+    yield
+    drain()
+
+
+@pytest.fixture
+def streams(site: None) -> StreamClient:
+    return backends.get_streams()
+
+
+class Chatter:
+    """Somebody with a browser session, speaking to the views as the clients do."""
+
+    def __init__(self, **options: Any) -> None:
+        self.http = AsyncClient(**options)
+        self.id = ""
+
+    async def begin(self, **fields: Any) -> str:
+        """Create a conversation and make it the one that the other methods speak of."""
+        response = await self.post("/api/conversations", fields)
+        assert response.status_code == 201, response.content
+        self.id = response.json()["id"]
+        return self.id
+
+    async def post(self, path: str, body: Any, **headers: str) -> Any:
+        return await self.http.post(path, body, content_type="application/json", headers=headers)
+
+    async def send(self, text: str, *, id: str | None = None) -> Any:
+        """As the TanStack durable transport sends."""
+        message = {"id": id or new_id(), "role": "user", "parts": [{"type": "text", "content": text}]}
+        return await self.post(f"/api/chat?id={self.id}", {"messages": [message]})
+
+    async def submit(self, text: str, *, id: str | None = None, trigger: str = "submit-message") -> Any:
+        """As the AI SDK durable transport sends."""
+        message = {"id": id or new_id(), "role": "user", "parts": [{"type": "text", "text": text}]}
+        body = {"id": self.id, "messages": [message], "trigger": trigger, "messageId": None}
+        return await self.post("/api/chat", body)
+
+    async def hydrate(self) -> dict[str, Any]:
+        response = await self.http.get(f"/api/conversations/{self.id}")
+        assert response.status_code == 200, response.content
+        hydrated: dict[str, Any] = response.json()
+        return hydrated
+
+    async def texts(self) -> list[tuple[str, str]]:
+        """(role, text) of every message, as hydration shows them."""
+        messages = (await self.hydrate())["messages"]
+        return [
+            (m["role"], "".join(p["content"] for p in m["parts"] if p["type"] == "text")) for m in messages
+        ]
+
+    async def idle(self) -> None:
+        """Until no run of this process is active."""
+        await _drained()
+
+    async def chunks(self) -> list[dict[str, Any]]:
+        """Everything in the conversation's stream."""
+        return await stored(self.id)
+
+
+async def _drained() -> None:
+    from durable_chat.runs import launch, loop
+
+    await loop.call(launch.drain)
+
+
+async def stored(conversation_id: str, *, until: str | None = None) -> list[dict[str, Any]]:
+    """The chunks of a conversation's stream, straight from the streams client."""
+    conversation = await Conversation.objects.aget(pk=conversation_id)
+    batch = await backends.get_streams().read(conversation.stream_path)
+    assert batch.up_to_date
+    assert until is None or batch.offset == until
+    return list(batch.items)
+
+
+def new_id() -> str:
+    return f"m-{uuid.uuid4()}"
+
+
+def words(count: int) -> str:
+    """What the scripted provider answers to `words=<count>`."""
+    return "".join(f"w{number} " for number in range(count))
+
+
+@pytest.fixture
+async def chatter(site: None) -> AsyncIterator[Chatter]:
+    chatter = Chatter()
+    await chatter.begin()
+    yield chatter
+    await _drained()
+
+
+async def the_run(conversation_id: str) -> Run:
+    run: Run = await Run.objects.filter(conversation_id=conversation_id).alatest("created_at")
+    return run

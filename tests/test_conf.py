@@ -1,0 +1,60 @@
+"""DURABLE_CHAT: what is wrong is named, with the nearest right key."""
+
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management import call_command
+from django.core.management.base import SystemCheckError
+
+from durable_chat import conf
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ({"STREAM": {}}, ["'STREAM'", "'STREAMS'"]),
+        ({"STREAMS": {"DS_SECRETS": "x"}}, ["'DS_SECRETS'", "'DS_SECRET'"]),
+        ({"PROVIDER": {"BACKEN": "x"}}, ["'BACKEN'", "'BACKEND'"]),
+        ({"LEASE_SECONDS": "15"}, ["LEASE_SECONDS", "float", "str"]),
+        ({"LEASE_SECONDS": 0.1}, ["LEASE_SECONDS", "at least 1"]),
+        ({"CREATE_ON_SEND": 1}, ["CREATE_ON_SEND", "bool", "int"]),
+        ({"MAX_BODY_BYTES": True}, ["MAX_BODY_BYTES", "int", "bool"]),
+        ({"STREAMS": []}, ["STREAMS", "dictionary"]),
+        ([], ["DURABLE_CHAT", "dictionary"]),
+        ({"STREAMS": {"DS_SERVICE_ID": "svc"}}, ["DS_SECRET is missing"]),
+        ({"STREAMS": {"DS_SECRET": "s"}}, ["DS_SERVICE_ID is missing"]),
+        ({"PROVIDER": {"BACKEND": "no.such.function"}}, ["BACKEND", "no.such.function"]),
+        ({"PERMISSION": "no.such.function"}, ["PERMISSION"]),
+    ],
+)
+def test_check_names_the_problem(settings: Any, raw: Any, words: list[str]) -> None:
+    settings.DURABLE_CHAT = raw
+    with pytest.raises(SystemCheckError) as caught:
+        call_command("check")
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_first_use_names_it_too(settings: Any) -> None:
+    settings.DURABLE_CHAT = {"STREAM": {}}
+    with pytest.raises(ImproperlyConfigured, match="STREAMS"):
+        conf.get()
+
+
+def test_nothing_set_is_right(settings: Any) -> None:
+    del settings.DURABLE_CHAT
+    assert conf.get() == conf.Settings()
+    call_command("check")
+
+
+def test_the_two_layers_have_two_types_and_no_repr_shows_a_secret(settings: Any) -> None:
+    settings.DURABLE_CHAT = {
+        "STREAMS": {"ELECTRIC_URL": "https://streams.example//", "DS_SERVICE_ID": "svc", "DS_SECRET": "one"},
+        "PROVIDER": {"API_KEY": "two"},
+    }
+    parsed = conf.get()
+    assert parsed.streams.base_url == "https://streams.example/v1/stream/svc"
+    assert type(parsed.streams) is not type(parsed.provider)
+    assert "one'" not in repr(parsed)
+    assert "two'" not in repr(parsed)

@@ -1,0 +1,231 @@
+"""Conversations: created with their stream, seen by their owner alone, erased with their bytes."""
+
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.core.serializers import deserialize
+from django.db import connections
+from django.test import override_settings
+
+from durable_chat import backends
+from durable_chat.connections import in_database
+from durable_chat.models import Conversation, Message, Run, Tombstone, new_id
+from durable_chat.streams.client import StreamClient
+from durable_chat.streams.embedded import process
+from durable_chat.streams.protocol.errors import StreamNotFound, Unavailable
+from tests.conftest import Chatter, words
+
+ROUTES = [
+    ("get", "/api/conversations/{id}"),
+    ("patch", "/api/conversations/{id}"),
+    ("delete", "/api/conversations/{id}"),
+    ("post", "/api/chat?id={id}"),
+    ("get", "/api/chat-stream?id={id}&offset=-1"),
+    ("get", "/api/chat-stream?id={id}&offset=-1&live=sse"),
+    ("get", "/api/chat-stream?id={id}&offset=-1&run={run}"),
+    ("get", "/api/chat/{id}/stream"),
+    ("post", "/api/chat/{id}/stop"),
+]
+HELLO = {"messages": [{"id": "m-2", "role": "user", "parts": [{"type": "text", "content": "hi"}]}]}
+
+
+async def test_a_new_conversation_has_its_stream(chatter: Chatter, streams: StreamClient) -> None:
+    assert (await streams.head(f"chat-{chatter.id}")).content_type == "application/json"
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+@pytest.mark.parametrize("slash", ["", "/"])
+async def test_a_stranger_is_told_what_is_told_of_what_is_not_there(
+    chatter: Chatter, method: str, path: str, slash: str
+) -> None:
+    await chatter.send("words=1")
+    await chatter.idle()
+    run = await Run.objects.aget()
+    stranger = Chatter()
+    await stranger.begin()
+    answers = []
+    for conversation_id in (chatter.id, "nothing-here"):
+        url = path.format(id=conversation_id, run=run.pk)
+        url = url.replace("?", f"{slash}?") if "?" in url else url + slash
+        call = getattr(stranger.http, method)
+        body = {} if method == "get" else {"data": HELLO, "content_type": "application/json"}
+        response = await call(url, **body)
+        answers.append((response.status_code, response.content, response["Content-Type"]))
+    assert answers[0] == answers[1]
+    assert answers[0][0] == 404
+    assert await chatter.texts() == [("user", "words=1"), ("assistant", words(1))]
+
+
+async def test_the_list_is_the_visitors_own(chatter: Chatter) -> None:
+    second = await chatter.begin(title="Second")
+    stranger = Chatter()
+    await stranger.begin()
+    listed = (await chatter.http.get("/api/conversations")).json()["conversations"]
+    assert [conversation["id"] == second for conversation in listed] == [True, False]
+    assert listed[0]["title"] == "Second"
+
+
+async def test_a_signed_in_user_owns_what_they_begin(chatter: Chatter) -> None:
+    user = await get_user_model().objects.acreate(username="ada")
+    signed_in = Chatter()
+    await signed_in.http.aforce_login(user)
+    await signed_in.begin()
+    conversation = await Conversation.objects.aget(pk=signed_in.id)
+    assert (conversation.owner_id, conversation.visitor) == (user.pk, "")
+    elsewhere = Chatter()
+    await elsewhere.http.aforce_login(user)
+    assert (await elsewhere.http.get(f"/api/conversations/{signed_in.id}")).status_code == 200
+
+
+async def test_a_clients_own_id(chatter: Chatter) -> None:
+    assert await chatter.begin(id="my-chat_1") == "my-chat_1"
+    again = await chatter.post("/api/conversations", {"id": "my-chat_1"})
+    assert (again.status_code, list(again.json())) == (409, ["error"])
+    stranger = Chatter()
+    assert await stranger.begin(id="my-chat_1") != "my-chat_1"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"id": "no spaces"},
+        {"id": 7},
+        {"id": "x" * 129},
+        {"id": "a\n"},
+        {"title": 7},
+        {"title": "x" * 201},
+        {"metadata": []},
+    ],
+)
+async def test_what_cannot_be_created(chatter: Chatter, body: dict[str, Any]) -> None:
+    response = await chatter.post("/api/conversations", body)
+    assert (response.status_code, list(response.json())) == (400, ["error"])
+    assert await Conversation.objects.acount() == 1
+
+
+async def test_rename(chatter: Chatter) -> None:
+    response = await chatter.http.patch(
+        f"/api/conversations/{chatter.id}",
+        {"title": "New", "metadata": {"a": 1}},
+        content_type="application/json",
+    )
+    assert response.status_code == 200
+    hydrated = await chatter.hydrate()
+    assert (hydrated["title"], hydrated["metadata"]) == ("New", {"a": 1})
+
+
+async def test_deletion_stops_the_run_and_erases_rows_and_stream(
+    chatter: Chatter, streams: StreamClient
+) -> None:
+    await chatter.send("words=1000 delay=10")
+    response = await chatter.http.delete(f"/api/conversations/{chatter.id}")
+    assert response.status_code == 204
+    await chatter.idle()
+    with pytest.raises(StreamNotFound):
+        await streams.head(f"chat-{chatter.id}")
+    for model in (Conversation, Message, Run, Tombstone):
+        assert not await model.objects.aexists()
+
+
+async def test_a_deleted_id_can_be_begun_anew(chatter: Chatter, streams: StreamClient) -> None:
+    await chatter.begin(id="again")
+    await chatter.send("words=3")
+    await chatter.idle()
+    await chatter.http.delete("/api/conversations/again")
+    await chatter.begin(id="again")
+    assert await chatter.chunks() == []
+    await chatter.send("words=1")
+    await chatter.idle()
+    assert await chatter.texts() == [("user", "words=1"), ("assistant", words(1))]
+
+
+class Away:
+    """The streams service, out of order as long as `away` is set."""
+
+    def __init__(self) -> None:
+        self.away = True
+
+    async def __call__(self, request: Any) -> Any:
+        if self.away:
+            raise Unavailable("away")
+        return await process.handle(request)
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> Away:
+    service = Away()
+    monkeypatch.setattr(backends, "get_streams", lambda: StreamClient(service))
+    return service
+
+
+@pytest.mark.parametrize("first", ["read", "send"])
+async def test_a_conversation_begun_while_the_service_was_away(site: None, service: Away, first: str) -> None:
+    chatter = Chatter()
+    await chatter.begin()
+    unavailable = await chatter.http.get(f"/api/chat-stream?id={chatter.id}&offset=-1")
+    assert unavailable.status_code == 503
+    assert unavailable["Retry-After"]
+    service.away = False
+    if first == "read":
+        response = await chatter.http.get(f"/api/chat-stream?id={chatter.id}&offset=-1")
+        assert (response.status_code, response.json()) == (200, [])
+    assert (await chatter.send("words=2")).status_code == 202
+    await chatter.idle()
+    assert await chatter.texts() == [("user", "words=2"), ("assistant", words(2))]
+
+
+async def test_a_stream_that_could_not_be_erased_is_erased_later(chatter: Chatter, service: Away) -> None:
+    service.away = False
+    await chatter.begin(id="buried")
+    await chatter.send("words=3")
+    await chatter.idle()
+    service.away = True
+    assert (await chatter.http.delete("/api/conversations/buried")).status_code == 204
+    assert await Tombstone.objects.aget() is not None
+    await chatter.begin(id="buried")
+    service.away = False
+    response = await chatter.http.get("/api/chat-stream?id=buried&offset=-1")
+    assert response.json() == []  # nothing of the first one shows in its successor
+    await chatter.http.delete("/api/conversations/buried")
+    assert not await Tombstone.objects.aexists()
+    with pytest.raises(StreamNotFound):
+        await backends.get_streams().head("chat-buried")
+
+
+async def test_a_fixture_makes_no_stream(site: None, streams: StreamClient) -> None:
+    at = "2026-01-01T00:00:00Z"
+    fields = {"stream_path": "chat-raw", "created_at": at, "updated_at": at}
+    rows = [{"model": "durable_chat.conversation", "pk": "raw", "fields": fields}]
+    await in_database(lambda: [loaded.save() for loaded in deserialize("python", rows)])
+    with pytest.raises(StreamNotFound):
+        await streams.head("chat-raw")
+
+
+async def test_a_host_with_atomic_requests(chatter: Chatter) -> None:
+    connections["default"].settings_dict["ATOMIC_REQUESTS"] = True
+    try:
+        assert (await chatter.send("words=2")).status_code == 202
+        await chatter.idle()
+        assert await chatter.texts() == [("user", "words=2"), ("assistant", words(2))]
+    finally:
+        connections["default"].settings_dict["ATOMIC_REQUESTS"] = False
+
+
+@override_settings(DURABLE_CHAT={"CREATE_ON_SEND": True})
+async def test_create_on_send(site: None) -> None:
+    chatter = Chatter()
+    chatter.id = "unheard-of"
+    assert (await chatter.send("words=2")).status_code == 202
+    await chatter.idle()
+    assert await chatter.texts() == [("user", "words=2"), ("assistant", words(2))]
+    stranger = Chatter()
+    stranger.id = "unheard-of"
+    assert (await stranger.send("words=2")).status_code == 404
+
+
+def test_ids_sort_by_time_and_repeat_never() -> None:
+    ids = [new_id() for _ in range(1000)]
+    assert len(set(ids)) == 1000
+    assert [id[:10] for id in ids] == sorted(id[:10] for id in ids)
+    assert all(len(id) == 26 for id in ids)
