@@ -3,6 +3,7 @@
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.auth import get_user_model
 from django.db.models import Count, Model, Q, QuerySet
 from django.http import HttpRequest
 
@@ -17,6 +18,13 @@ class FactsAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic in the 
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """They go with their conversation, or with its owner, and never by themselves."""
+        match = request.resolver_match
+        by_itself = f"{self.opts.app_label}_{self.opts.model_name}_"
+        own_page = match is not None and str(match.url_name).startswith(by_itself)
+        return not own_page and super().has_delete_permission(request, obj)
 
 
 class MessageInline(admin.TabularInline):  # type: ignore[type-arg]  # generic in the stubs alone
@@ -44,7 +52,7 @@ class ConversationAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic 
 
     list_display = ["name", "owner", "message_count", "running", "created_at", "updated_at"]
     list_filter = ["created_at", "updated_at", ("owner", admin.EmptyFieldListFilter), "runs__state"]
-    search_fields = ["id", "title", "owner__username", "visitor", "messages__parts"]
+    search_fields = ["id", "title", f"owner__{get_user_model().USERNAME_FIELD}", "visitor", "messages__parts"]
     date_hierarchy = "created_at"
     list_select_related = ["owner"]
     raw_id_fields = ["owner"]
@@ -120,6 +128,3 @@ class RunAdmin(FactsAdmin):
     search_fields = ["id", "conversation__id", "conversation__title", "holder", "error"]
     list_select_related = ["conversation"]
     date_hierarchy = "created_at"
-
-    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False  # goes with its conversation

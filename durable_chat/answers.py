@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 import orjson
@@ -17,9 +18,9 @@ from durable_chat.chunks import (
     text_end,
     text_start,
 )
-from durable_chat.exceptions import ProviderError
 from durable_chat.messages import Fold, Message, Part, echo
 
+LONGEST_ID = 80  # of a provider's message id; the run's own is put before it
 SNAPSHOT_BYTES = 4 * 1024 * 1024
 
 
@@ -112,13 +113,13 @@ class Answer:
         """The chunks to store for one item of the provider: a piece of text, or a chunk.
 
         A provider that speaks whole AG-UI may frame its answer in RUN_*: the frame is the run's own, so only
-        what it tells is taken. Raises ValueError for what is no chunk, ProviderError for a RUN_ERROR.
+        what it tells is taken. Raises ValueError for what is no chunk, RuntimeError for a RUN_ERROR.
         """
         if isinstance(item, str):
             return self._text(item) if item else []
         if isinstance(item, dict) and str(item.get("type")).startswith("RUN_"):
             return self._framed(item)
-        return self._other(sanitize(item))
+        return self._other(self._renamed(sanitize(item)))
 
     def stored(self, chunk: Chunk) -> None:
         """This chunk is on its way to the stream: it counts."""
@@ -130,9 +131,27 @@ class Answer:
 
     def _framed(self, chunk: Chunk) -> list[Chunk]:
         if chunk["type"] == "RUN_ERROR":
-            raise ProviderError(str(chunk.get("message") or "The model failed."))
+            raise RuntimeError(str(chunk.get("message")))  # written for developers: users are told no details
         self.usage = plain(chunk.get("usage", self.usage))
         return []
+
+    def _renamed(self, chunk: Chunk) -> Chunk:
+        """The provider's message ids as this run's: the next answer may use the same ones again."""
+        if chunk["type"] == "MESSAGES_SNAPSHOT":
+            raise ValueError(
+                "MESSAGES_SNAPSHOT would restate the conversation: a provider yields its answer."
+            )
+        keys = ["messageId", "parentMessageId"]
+        if chunk.get("subtype") == "message":
+            keys.append("entityId")
+        return chunk | {key: self._own(chunk[key]) for key in keys if key in chunk}
+
+    def _own(self, given: str) -> str:
+        own = message_id(self._run_id)
+        if given.startswith(own):
+            return given
+        short = given if len(given) <= LONGEST_ID else sha256(given.encode()).hexdigest()
+        return f"{own}-{short}"
 
     def _text(self, piece: str) -> list[Chunk]:
         if self._spoken and self._broken:

@@ -1,5 +1,7 @@
 """`mount(get_asgi_application())`: live reads, WebSockets and the embedded server beside Django."""
 
+import logging
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
@@ -13,12 +15,14 @@ from django.urls import reverse
 from durable_chat.connections import in_database
 from durable_chat.exceptions import ChatError
 from durable_chat.permissions import identify
-from durable_chat.routing import websocket_urlpatterns
+from durable_chat.routing import WEBSOCKET, websocket_urlpatterns
 from durable_chat.streams.embedded import process
 from durable_chat.streams.embedded.asgi import Receive, Scope, Send, send_response, while_connected
 from durable_chat.streams.protocol.exchange import Response
 from durable_chat.views.base import error_body
 from durable_chat.views.read import HEADERS_UP, read
+
+log = logging.getLogger(__name__)
 
 STREAMS_ROOT = "/v1/stream/"
 
@@ -46,11 +50,11 @@ class Mounted:
         await self._door(scope)(scope, receive, send)
 
     def _door(self, scope: Scope) -> Any:
-        if scope["type"] == "websocket":
+        path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
+        if scope["type"] == "websocket" and WEBSOCKET.match(path.lstrip("/")):
             return self._websockets
         if scope["type"] != "http":
             return self._django
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
         if path.startswith(self._streams_root):
             return self._streams
         if scope["method"] == "GET" and path.rstrip("/") == reverse("durable_chat:read").rstrip("/"):
@@ -71,12 +75,15 @@ async def _answer(scope: Scope, send: Send) -> None:
     try:
         response = await read(visitor, query=query, headers=headers)
     except ChatError as error:
-        response = _refusal(error)
+        response = _refusal(error.status, error_body(error), error.headers)
+    except Exception:
+        log.exception("a read failed")
+        response = _refusal(500, {"error": "Something went wrong on the server."}, {})
     async with response:
         await send_response(response, scope, send)
 
 
-def _refusal(error: ChatError) -> Response:
-    told = {name.lower(): value for name, value in error.headers.items()}
-    headers = {"content-type": "application/json", "cache-control": "no-store", **told}
-    return Response(error.status, headers, orjson.dumps(error_body(error)))
+def _refusal(status: int, body: dict[str, Any], headers: Mapping[str, str]) -> Response:
+    told = {name.lower(): value for name, value in headers.items()}
+    told |= {"content-type": "application/json", "cache-control": "no-store"}
+    return Response(status, told, orjson.dumps(body))

@@ -51,6 +51,8 @@ def get_permission() -> Permission:
         permission: Permission = import_string(path)
     except ImportError as error:
         raise ImproperlyConfigured(f'{conf.NAME}["PERMISSION"]: {error}') from error
+    if not callable(permission):
+        raise ImproperlyConfigured(f'{conf.NAME}["PERMISSION"] names {path!r}, which cannot be called.')
     return permission
 
 

@@ -8,6 +8,7 @@ from django.core.checks import CheckMessage, Error, Tags, register
 from django.core.exceptions import ImproperlyConfigured
 
 from durable_chat import backends, conf
+from durable_chat.streams.embedded import conf as embedded
 
 
 @register(Tags.compatibility)
@@ -21,7 +22,8 @@ def check_settings(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 
 def _unbuildable() -> Sequence[CheckMessage]:
     found = []
-    for build in (backends.get_provider, backends.get_permission, backends.get_streams):
+    service = backends.get_streams if conf.get().streams.remote else embedded.load
+    for build in (backends.get_provider, backends.get_permission, service):
         try:
             build()
         except ImproperlyConfigured as error:

@@ -11,6 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
 NAME = "DURABLE_CHAT"
+LONGEST_LEASE = 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +91,15 @@ def problems(value: Any) -> Iterator[str]:
             f'{NAME}["STREAMS"] is incomplete: {missing} is missing. Set DS_SERVICE_ID and DS_SECRET, '
             "or neither to use the embedded server."
         )
+    url = streams.get("ELECTRIC_URL", "https://")
+    if isinstance(url, str) and not url.startswith(("https://", "http://")):
+        yield f'{NAME}["STREAMS"]["ELECTRIC_URL"] must begin with https:// or http://.'
     lease = value.get("LEASE_SECONDS", 15)
-    if isinstance(lease, int | float) and not isinstance(lease, bool) and lease < 1:
-        yield f'{NAME}["LEASE_SECONDS"] must be at least 1: a lease is renewed about once a second.'
+    if isinstance(lease, int | float) and not 1 <= lease <= LONGEST_LEASE:
+        yield (f'{NAME}["LEASE_SECONDS"] must be from 1 to {LONGEST_LEASE}: leases are renewed each second.')
+    largest = value.get("MAX_BODY_BYTES", 1)
+    if isinstance(largest, int) and largest < 1:
+        yield f'{NAME}["MAX_BODY_BYTES"] must be at least 1.'
 
 
 def _problems(kind: type[Any], raw: Any, where: str) -> Iterator[str]:

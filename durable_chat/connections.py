@@ -2,8 +2,10 @@
 
 import asyncio
 import contextvars
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from threading import Lock
 from typing import ParamSpec, TypeVar
 
@@ -16,8 +18,13 @@ T = TypeVar("T")
 _clients: dict[asyncio.AbstractEventLoop, httpx.AsyncClient] = {}
 _lock = Lock()
 
-# Few on purpose: a touch takes a millisecond, and each thread is a database connection while it lasts.
-_threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="durable-chat-database")
+
+def _pool() -> ThreadPoolExecutor:
+    # Few on purpose: a touch takes a millisecond, and each thread is a database connection while it lasts.
+    return ThreadPoolExecutor(max_workers=4, thread_name_prefix="durable-chat-database")
+
+
+_threads = _pool()
 
 
 def http_client() -> httpx.AsyncClient:
@@ -43,13 +50,30 @@ async def in_database(function: Callable[P, T], *args: P.args, **kwargs: P.kwarg
     WebSocket) can use it; in a context of its own, so that nothing of the request leaks into it. Not for what
     waits for the background loop: these few threads are what the loop waits for.
     """
+    return await _run(_threads, partial(function, *args, **kwargs))
 
+
+async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """The same for the host's own functions, which may take their time."""
+    return await _run(None, partial(function, *args, **kwargs))
+
+
+async def _run(threads: ThreadPoolExecutor | None, function: Callable[[], T]) -> T:
     def touch() -> T:
         close_old_connections()
         try:
-            return function(*args, **kwargs)
+            return function()
         finally:
             close_old_connections()
 
     loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(_threads, contextvars.Context().run, touch)
+    return await loop.run_in_executor(threads, contextvars.Context().run, touch)
+
+
+def _after_fork() -> None:
+    """Threads do not survive a fork."""
+    global _threads
+    _threads = _pool()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -12,7 +12,7 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 
 from durable_chat import backends
 from durable_chat.connections import in_database
-from durable_chat.exceptions import ChatError, Unavailable
+from durable_chat.exceptions import ChatError
 from durable_chat.models import Conversation
 from durable_chat.permissions import identify
 from durable_chat.streams.client import subscribe
@@ -28,6 +28,7 @@ PING = orjson.dumps({"type": "ping"}).decode()
 CLOSE_BAD_INPUT = 4400
 CLOSE_NOT_FOUND = 4404
 CLOSE_TRY_AGAIN = 1013
+CLOSE_BROKEN = 1011
 
 
 class ConversationConsumer(AsyncWebsocketConsumer):
@@ -41,13 +42,8 @@ class ConversationConsumer(AsyncWebsocketConsumer):
 
     async def connect(self) -> None:
         await self.accept()
-        conversation_id = self.scope["url_route"]["kwargs"]["conversation_id"]
-        visitor = await in_database(identify, self.scope.get("user"), self.scope.get("session"))
         try:
-            conversation = await authorise(visitor, conversation_id, "read")
-        except Unavailable:
-            await self.close(CLOSE_TRY_AGAIN)
-            return
+            conversation = await self._authorise()
         except ChatError:
             await self.close(CLOSE_NOT_FOUND)
             return
@@ -74,12 +70,25 @@ class ConversationConsumer(AsyncWebsocketConsumer):
         except StreamError as error:
             log.warning("WebSocket of %s ended: %s", conversation.pk, type(error).__name__)
             await self.close(CLOSE_TRY_AGAIN)
+        except Exception:
+            log.exception("WebSocket of %s broke", conversation.pk)
+            await self.close(CLOSE_BROKEN)
 
     async def _ping(self) -> None:
-        """A proxy that sees nothing for a minute cuts the connection."""
+        """A proxy that sees nothing for a minute cuts the connection; and who may read can change."""
         while True:
             await asyncio.sleep(PING_SECONDS)
+            try:
+                await self._authorise()
+            except ChatError:
+                await self.close(CLOSE_NOT_FOUND)
+                return
             await self.send(text_data=PING)
+
+    async def _authorise(self) -> Conversation:
+        conversation_id = self.scope["url_route"]["kwargs"]["conversation_id"]
+        visitor = await in_database(identify, self.scope.get("user"), self.scope.get("session"))
+        return await authorise(visitor, conversation_id, "read")
 
     def _offset(self) -> str:
         query = parse_qs(self.scope["query_string"].decode())
@@ -101,6 +110,8 @@ async def frames(conversation: Conversation, resume: str) -> AsyncIterator[str]:
                     skip -= 1
                     continue
                 yield _frame(f"{batch.before}.{number}", chunk)
+            if skip and batch.up_to_date:
+                raise BadRequest(f"{resume!r} is not the id of a chunk: it lies behind the last one.")
 
 
 def _frame(id: str, chunk: Any) -> str:
@@ -114,6 +125,6 @@ def _parsed(resume: str) -> tuple[str, int]:
     offset, dot, number = resume.rpartition(".")
     if not dot:
         return resume, 0
-    with suppress(ValueError):
-        return offset, int(number) + 1
-    raise BadRequest(f"{resume!r} is not the id of a chunk.")
+    if not number.isdecimal() or offset in ("", NOW):
+        raise BadRequest(f"{resume!r} is not the id of a chunk.")
+    return offset, int(number) + 1

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 
 from django.conf import settings
 from django.core.validators import RegexValidator
-from django.db import models
+from django.db import models, transaction
 from django.db.models import F, Q
 
 from durable_chat.messages import Message as Turned
@@ -87,15 +87,30 @@ class Conversation(models.Model):
     def __str__(self) -> str:
         return self.title or self.id
 
+    # What runs write, each in a transaction of its own: a row that somebody loaded earlier must not undo it.
+    RUNS_OWN = frozenset({"epoch", "offset", "stream_path"})
+
     def save(self, *args: Any, **kwargs: Any) -> None:
-        if not self.stream_path:
-            self.stream_path = self._free_path()
+        if self._state.adding:
+            self.name_stream()
+        elif kwargs.get("update_fields") is None and not args:
+            names = {field.name for field in self._meta.concrete_fields if not field.primary_key}
+            kwargs["update_fields"] = names - self.RUNS_OWN
         super().save(*args, **kwargs)
 
-    def _free_path(self) -> str:
-        """`chat-<id>`; while an erased stream of that name is still being deleted, a name of its own."""
-        path = f"chat-{self.id}"
-        return f"{path}-{new_id()}" if Tombstone.objects.filter(path=path).exists() else path
+    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+        """Erase the rows, and after the commit the stream."""
+        with transaction.atomic():
+            # A write first: a send that is under way ends before this, or finds nothing to claim.
+            Conversation.objects.filter(pk=self.pk).update(epoch=F("epoch") + 1)
+            return super().delete(*args, **kwargs)
+
+    def name_stream(self) -> None:
+        """`chat-<id>`; where such a stream was erased, whose writer may yet live, a name of its own."""
+        if not self.stream_path:
+            path = f"chat-{self.id}"
+            buried = Tombstone.objects.filter(path=path).exists()
+            self.stream_path = f"{path}-{new_id()}" if buried else path
 
 
 class MessageQuerySet(models.QuerySet["Message"]):
@@ -212,10 +227,11 @@ class Run(models.Model):
 
 
 class Tombstone(models.Model):
-    """A stream that must be erased and that the service has not yet confirmed as gone."""
+    """A deleted conversation's stream: to be erased until the service confirms it, never named again."""
 
     path = models.CharField(primary_key=True, max_length=200)
     created_at = models.DateTimeField(auto_now_add=True)
+    erased_at = models.DateTimeField(null=True, db_index=True)
 
     def __str__(self) -> str:
         return self.path

@@ -4,19 +4,24 @@ import logging
 from functools import partial
 from typing import Any
 
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.signals import user_logged_in
 from django.db import transaction
+from django.db.models.functions import Now
 from django.db.models.signals import post_save, pre_delete
 from django.dispatch import receiver
+from django.http import HttpRequest
 
 from durable_chat import backends
 from durable_chat.models import Conversation, Run, Tombstone
+from durable_chat.permissions import visitor_of
 from durable_chat.runs import launch, loop
 from durable_chat.streams.protocol.errors import StreamError
 
 log = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 2.0  # what a save or a delete may wait for the streams service
-RETRIED = 20  # tombstones looked at on each deletion
+RETRIED = 20  # streams that one deletion or creation tries to erase
 
 
 @receiver(post_save, sender=Conversation, dispatch_uid="durable_chat.create_stream")
@@ -29,6 +34,7 @@ def create_stream(instance: Conversation, created: bool, raw: bool, using: str, 
     if created and not raw:
         create = partial(_in_time, backends.get_streams().create, instance.stream_path)
         transaction.on_commit(create, using=using, robust=True)
+        transaction.on_commit(erase_buried, using=using, robust=True)
 
 
 @receiver(pre_delete, sender=Conversation, dispatch_uid="durable_chat.erase_stream")
@@ -41,13 +47,22 @@ def erase_stream(instance: Conversation, using: str, **kwargs: Any) -> None:
     transaction.on_commit(erase_buried, using=using, robust=True)
 
 
+@receiver(user_logged_in, dispatch_uid="durable_chat.adopt")
+def adopt(request: HttpRequest, user: AbstractBaseUser, **kwargs: Any) -> None:
+    """Who signs in keeps the conversations that they began before."""
+    anonymous = visitor_of(request).anonymous_id
+    if anonymous:
+        begun = Conversation.objects.filter(owner=None, visitor=anonymous)
+        begun.update(owner_id=user.pk, visitor="")
+
+
 def erase_buried() -> None:
     """Erase the streams of deleted conversations; those that the service does not confirm stay noted."""
-    newest = Tombstone.objects.order_by("-created_at").values_list("path", flat=True)
-    for path in list(newest[:RETRIED]):
+    due = Tombstone.objects.filter(erased_at=None).order_by("-created_at").values_list("path", flat=True)
+    for path in list(due[:RETRIED]):
         if not _in_time(backends.get_streams().delete, path):
             return
-        Tombstone.objects.filter(path=path).delete()
+        Tombstone.objects.filter(path=path).update(erased_at=Now())
 
 
 def _in_time(function: Any, *args: Any) -> bool:

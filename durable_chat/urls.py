@@ -19,7 +19,7 @@ urlpatterns = [
     re_path(r"^api/chat/?$", views.SendView.as_view(), name="send"),
     re_path(r"^api/chat-stream/?$", views.ReadView.as_view(), name="read"),
     re_path(
-        r"^api/chat/(?P<conversation_id>[^/]+)/+stream/?$", views.ReconnectView.as_view(), name="reconnect"
+        r"^api/chat/+(?P<conversation_id>[^/]+)/stream/?$", views.ReconnectView.as_view(), name="reconnect"
     ),
-    re_path(r"^api/chat/(?P<conversation_id>[^/]+)/+stop/?$", views.StopView.as_view(), name="stop"),
+    re_path(r"^api/chat/+(?P<conversation_id>[^/]+)/stop/?$", views.StopView.as_view(), name="stop"),
 ]

@@ -5,12 +5,22 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from django.db import connections
 from django.test import AsyncClient
 
 from durable_chat import backends
 from durable_chat.models import Conversation, Run
 from durable_chat.streams.client import StreamClient
+from durable_chat.streams.embedded import process
 from durable_chat.testing import drain
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A file: runs write from threads of their own, which SQLite's in-memory test database cannot serve."""
+    database = connections["default"]
+    if database.vendor == "sqlite":
+        database.settings_dict["TEST"]["NAME"] = str(tmp_path_factory.mktemp("site") / "db.sqlite3")
 
 
 @pytest.fixture
@@ -18,6 +28,13 @@ def site(transactional_db: None) -> Iterator[None]:
     """A database that runs may write to; no run outlives the test."""
     yield
     drain()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def streams_server() -> Iterator[None]:
+    """The embedded server's threads and file end with the tests."""
+    yield
+    process.close()
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from django.contrib.auth import get_user_model
 from django.test import AsyncClient
 from django.urls import reverse
 
-from durable_chat.models import Message, Run
+from durable_chat.models import Conversation, Message, Run
 from tests.conftest import Chatter
 
 
@@ -29,6 +29,24 @@ async def test_lists_can_be_searched_and_filtered(staff: AsyncClient, chatter: C
     assert b"About cats" in page.content
     nothing = await staff.get(url, {"q": "no such thing"})
     assert b"0 results" in nothing.content
+
+
+async def test_a_conversation_and_its_owner_can_be_deleted_but_no_fact_alone(
+    staff: AsyncClient, chatter: Chatter
+) -> None:
+    message = await Message.objects.afirst()
+    assert message is not None
+    alone = await staff.post(reverse("admin:durable_chat_message_delete", args=[message.pk]), {"post": "yes"})
+    assert alone.status_code == 403
+    owner = await get_user_model().objects.acreate(username="ada")
+    await Conversation.objects.filter(pk=chatter.id).aupdate(owner=owner)
+    await staff.post(reverse("admin:auth_user_delete", args=[owner.pk]), {"post": "yes"})
+    assert not await Conversation.objects.filter(pk=chatter.id).aexists()
+    other = await chatter.begin()
+    await chatter.send("words=1")
+    await chatter.idle()
+    await staff.post(reverse("admin:durable_chat_conversation_delete", args=[other]), {"post": "yes"})
+    assert not await Conversation.objects.filter(pk=other).aexists()
 
 
 async def test_facts_cannot_be_changed(staff: AsyncClient, chatter: Chatter) -> None:

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from durable_chat import chunks
 from durable_chat.answers import Answer, closing, opening
 from durable_chat.chunks import Chunk
-from durable_chat.exceptions import ProviderError
 from durable_chat.messages import Fold, Message, fold
 from tests.test_dialects_clients import (
     Reader,
@@ -80,7 +79,7 @@ def test_a_frame_from_the_provider_is_not_stored_but_heard() -> None:
     assert answer.chunks({"type": "RUN_STARTED", "threadId": "x", "runId": "y"}) == []
     assert answer.chunks({"type": "RUN_FINISHED", "threadId": "x", "runId": "y", "usage": usage}) == []
     assert answer.finished()["usage"] == usage
-    with pytest.raises(ProviderError, match="out of tokens"):
+    with pytest.raises(RuntimeError, match="out of tokens"):  # which users are told no details of
         answer.chunks({"type": "RUN_ERROR", "message": "out of tokens"})
 
 
@@ -93,7 +92,30 @@ def test_what_is_no_chunk_is_refused(item: Any) -> None:
 def test_the_accumulated_text_is_not_stored() -> None:
     answer = Answer(thread_id="c", run_id="r")
     item = {"type": "TEXT_MESSAGE_CONTENT", "messageId": "a", "delta": "b", "content": "ab"}
-    assert answer.chunks(item)[-1] == {"type": "TEXT_MESSAGE_CONTENT", "messageId": "a", "delta": "b"}
+    own = {"type": "TEXT_MESSAGE_CONTENT", "messageId": "answer-r-a", "delta": "b"}
+    assert answer.chunks(item) == [own]
+
+
+def test_ids_that_a_provider_repeats_are_another_message_each_time() -> None:
+    stream = [*says("r1", "a"), *says("r2", "a"), *says("r2", "x" * 500)]
+    folded = fold(stream)
+    assert [message.text() for message in folded] == ["r1", "r2", "r2"]
+    assert all(len(message.id) <= 128 for message in folded)
+
+
+def says(run_id: str, message_id: str) -> list[Chunk]:
+    answer = Answer(thread_id="c", run_id=run_id)
+    spoken = [
+        chunks.text_start(message_id),
+        chunks.text_content(message_id, run_id),
+        chunks.text_end(message_id),
+    ]
+    return [chunk for item in spoken for chunk in answer.chunks(item)]
+
+
+def test_the_conversation_is_not_the_providers_to_restate() -> None:
+    with pytest.raises(ValueError, match="MESSAGES_SNAPSHOT"):
+        Answer(thread_id="c", run_id="r").chunks(chunks.messages_snapshot([]))
 
 
 def test_a_snapshot_too_large_for_one_append_leaves_out_the_older_files() -> None:

@@ -1,6 +1,9 @@
 """Conversations: created with their stream, seen by their owner alone, erased with their bytes."""
 
+import functools
+import json
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from django.contrib.auth import get_user_model
@@ -10,11 +13,15 @@ from django.test import override_settings
 
 from durable_chat import backends
 from durable_chat.connections import in_database
+from durable_chat.messages import Prompt, fold
 from durable_chat.models import Conversation, Message, Run, Tombstone, new_id
+from durable_chat.runs import loop
+from durable_chat.runs.execute import Execution
 from durable_chat.streams.client import StreamClient
 from durable_chat.streams.embedded import process
 from durable_chat.streams.protocol.errors import StreamNotFound, Unavailable
 from tests.conftest import Chatter, words
+from tests.test_recovery import doomed
 
 ROUTES = [
     ("get", "/api/conversations/{id}"),
@@ -124,8 +131,9 @@ async def test_deletion_stops_the_run_and_erases_rows_and_stream(
     await chatter.idle()
     with pytest.raises(StreamNotFound):
         await streams.head(f"chat-{chatter.id}")
-    for model in (Conversation, Message, Run, Tombstone):
+    for model in (Conversation, Message, Run):
         assert not await model.objects.aexists()
+    assert (await Tombstone.objects.aget()).erased_at is not None
 
 
 async def test_a_deleted_id_can_be_begun_anew(chatter: Chatter, streams: StreamClient) -> None:
@@ -182,13 +190,13 @@ async def test_a_stream_that_could_not_be_erased_is_erased_later(chatter: Chatte
     await chatter.idle()
     service.away = True
     assert (await chatter.http.delete("/api/conversations/buried")).status_code == 204
-    assert await Tombstone.objects.aget() is not None
+    assert (await Tombstone.objects.aget()).erased_at is None
     await chatter.begin(id="buried")
     service.away = False
     response = await chatter.http.get("/api/chat-stream?id=buried&offset=-1")
     assert response.json() == []  # nothing of the first one shows in its successor
-    await chatter.http.delete("/api/conversations/buried")
-    assert not await Tombstone.objects.aexists()
+    await chatter.begin()
+    assert not await Tombstone.objects.filter(erased_at=None).aexists()
     with pytest.raises(StreamNotFound):
         await backends.get_streams().head("chat-buried")
 
@@ -200,6 +208,103 @@ async def test_a_fixture_makes_no_stream(site: None, streams: StreamClient) -> N
     await in_database(lambda: [loaded.save() for loaded in deserialize("python", rows)])
     with pytest.raises(StreamNotFound):
         await streams.head("chat-raw")
+
+
+async def test_the_writer_of_a_deleted_conversation_does_not_join_its_successor(chatter: Chatter) -> None:
+    await chatter.begin(id="mine")
+    zombie = await doomed("mine", "started")
+    await chatter.http.delete("/api/conversations/mine")
+    await chatter.begin(id="mine")
+    with pytest.raises(StreamNotFound):
+        await zombie.producer.append([{"type": "CUSTOM", "name": "zombie", "value": None}])
+    await chatter.send("words=2")
+    await chatter.idle()
+    assert await chatter.texts() == [("user", "words=2"), ("assistant", words(2))]
+
+
+async def test_a_run_whose_conversation_is_deleted_leaves_no_stream(chatter: Chatter) -> None:
+    claim = (await doomed(chatter.id, "claimed")).claim
+    await chatter.http.delete(f"/api/conversations/{chatter.id}")
+    prompt = Prompt(chatter.id, claim.run_id, claim.messages, {})
+
+    async def run() -> None:
+        streams, provider = backends.get_streams(), backends.get_provider()
+        await Execution(claim, prompt, streams=streams, provider=provider).run()
+
+    await loop.call(run)
+    with pytest.raises(StreamNotFound):
+        await backends.get_streams().head(claim.stream_path)
+
+
+async def test_saving_a_row_that_was_loaded_earlier_undoes_nothing(chatter: Chatter) -> None:
+    loaded = await Conversation.objects.aget(pk=chatter.id)
+    await chatter.send("words=2")
+    await chatter.idle()
+    before = await chatter.hydrate()
+    loaded.title = "New"
+    await loaded.asave()
+    assert await chatter.hydrate() == before | {"title": "New", "updatedAt": ANY}
+    await chatter.send("words=3")
+    await chatter.idle()
+    assert [text for _, text in await chatter.texts()] == ["words=2", words(2), "words=3", words(3)]
+    assert (await chatter.hydrate())["messages"] == [
+        message.as_json() | {"createdAt": ANY} for message in fold(await chatter.chunks())
+    ]
+
+
+async def test_who_signs_in_keeps_what_they_began(chatter: Chatter) -> None:
+    user = await get_user_model().objects.acreate_user("ada", password="secret")
+    await chatter.http.alogin(username="ada", password="secret")
+    assert [row["id"] for row in (await chatter.http.get("/api/conversations")).json()["conversations"]] == [
+        chatter.id
+    ]
+    elsewhere = Chatter()
+    await elsewhere.http.aforce_login(user)
+    assert (await elsewhere.http.get(f"/api/conversations/{chatter.id}")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("metadata", "status"),
+    [({"a": "x" * 2_000_000}, 413), ({"a": functools.reduce(lambda inner, _: [inner], range(300), [])}, 400)],
+)
+async def test_metadata_that_cannot_be_shown_again(chatter: Chatter, metadata: Any, status: int) -> None:
+    response = await chatter.http.post(
+        "/api/conversations", json.dumps({"metadata": metadata}), content_type="application/json"
+    )
+    assert (response.status_code, list(response.json())) == (status, ["error"])
+    assert (await chatter.http.get("/api/conversations")).status_code == 200
+
+
+async def test_odd_requests_are_the_callers_mistake(chatter: Chatter) -> None:
+    many = "&".join(f"p{number}=1" for number in range(1100))
+    for path, status in (
+        ("/api/conversations/a%00b", 404),
+        (f"/api/chat-stream?id={chatter.id}&run=%00", 404),
+        (f"/api/chat?id={chatter.id}&{many}", 405),
+        (f"/api/conversations?{many}", 200),
+        (f"/api/chat-stream?id={chatter.id}&{many}", 400),
+    ):
+        response = await chatter.http.get(path)
+        assert response.status_code == status, path
+        assert response["Content-Type"] == "application/json"
+
+
+async def test_rows_are_readable_and_deletable_while_the_service_is_away(
+    chatter: Chatter, service: Away
+) -> None:
+    service.away = False
+    await (await doomed(chatter.id, "writing")).dies()
+    service.away = True
+    assert (await chatter.hydrate())["messages"][0]["id"] == "m-1"
+    assert (await chatter.send("words=1")).status_code == 503
+    assert (await chatter.http.delete(f"/api/conversations/{chatter.id}")).status_code == 204
+
+
+async def test_a_lost_stream_does_not_hold_the_conversation(chatter: Chatter, streams: StreamClient) -> None:
+    await (await doomed(chatter.id, "writing")).dies()
+    await streams.delete(f"chat-{chatter.id}")
+    assert (await chatter.hydrate())["activeRun"] is None
+    assert (await chatter.http.delete(f"/api/conversations/{chatter.id}")).status_code == 204
 
 
 async def test_a_host_with_atomic_requests(chatter: Chatter) -> None:

@@ -260,6 +260,12 @@ async def test_a_run_by_long_poll(chatter: Chatter, get: Any) -> None:
     assert "".join(item.get("delta", "") for item in items) == words(20)
 
 
+async def test_a_head_of_a_live_read_ends(chatter: Chatter) -> None:
+    response = await chatter.http.head(f"/api/chat-stream?id={chatter.id}&offset=-1&live=sse")
+    assert response.status_code == 200
+    assert not response.streaming
+
+
 async def test_runs_that_are_not_there(chatter: Chatter, get: Any) -> None:
     async with get(chatter.http, f"/api/chat-stream?id={chatter.id}&offset=-1&run=nope") as answer:
         assert answer.status == 404

@@ -160,8 +160,10 @@ async def test_a_recoverer_that_dies_is_recovered(chatter: Chatter) -> None:
 async def test_a_stop_reaches_a_run_of_another_process_by_its_flag(chatter: Chatter) -> None:
     process = await doomed(chatter.id, "writing")
     assert (await chatter.post(f"/api/chat/{chatter.id}/stop", {})).status_code == 202
-    held, stopping = await in_database(claims.beat, [process.claim.run_id], lease_seconds=30)
-    assert (held, stopping) == ({process.claim.run_id}, {process.claim.run_id})
+    run_ids = {process.claim.run_id}
+    told = await in_database(claims.beat, run_ids, holder="doomed", lease_seconds=30)
+    assert told == (run_ids, run_ids)
+    assert await in_database(claims.beat, run_ids, holder="another", lease_seconds=30) == (set(), set())
 
 
 async def test_the_heart_loses_a_run_that_was_taken_over(chatter: Chatter) -> None:

@@ -8,7 +8,9 @@ import pytest
 from channels.testing import WebsocketCommunicator
 
 from durable_chat import consumers
+from durable_chat.asgi import mount
 from durable_chat.messages import fold
+from durable_chat.models import Conversation
 from project.asgi import application
 from tests.conftest import Chatter, words
 
@@ -42,8 +44,12 @@ class Socket:
             frames.append(await self.frame())
         return frames
 
+    async def output(self) -> dict[str, Any]:
+        message: dict[str, Any] = await self._communicator.receive_output(timeout=5)
+        return message
+
     async def closed_with(self) -> int:
-        message = await self._communicator.receive_output(timeout=5)
+        message = await self.output()
         assert message["type"] == "websocket.close"
         code: int = message["code"]
         return code
@@ -101,7 +107,7 @@ async def test_a_stranger_is_accepted_and_closed_with_4404(chatter: Chatter) -> 
 
 
 async def test_an_offset_that_was_never_issued(chatter: Chatter) -> None:
-    for offset in ("x,y", "1.x", ".1"):
+    for offset in ("x,y", "1.x", ".1", "-1.-3", "-1.99999", "now.4"):
         async with Socket(chatter, f"/ws/chat/{chatter.id}?offset={offset}") as socket:
             assert await socket.closed_with() == 4400
 
@@ -109,6 +115,28 @@ async def test_an_offset_that_was_never_issued(chatter: Chatter) -> None:
 async def test_another_sites_page_is_refused(chatter: Chatter) -> None:
     async with Socket(chatter, f"/ws/chat/{chatter.id}", origin="https://evil.example") as socket:
         assert not socket.connected
+
+
+async def test_who_may_no_longer_read_is_told_at_the_next_ping(
+    chatter: Chatter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumers, "PING_SECONDS", 0.05)
+    async with Socket(chatter, f"/ws/chat/{chatter.id}") as socket:
+        await socket.frame()
+        await Conversation.objects.filter(pk=chatter.id).aupdate(visitor="somebody else")
+        while (message := await socket.output())["type"] == "websocket.send":
+            continue
+        assert message["code"] == 4404
+
+
+async def test_a_socket_of_the_hosts_own_goes_to_the_host() -> None:
+    heard = []
+
+    async def host(scope: Any, receive: Any, send: Any) -> None:
+        heard.append(scope["path"])
+
+    await mount(host)({"type": "websocket", "path": "/ws/other/"}, None, None)
+    assert heard == ["/ws/other/"]
 
 
 async def test_pings(chatter: Chatter, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,7 +108,7 @@ def _existing(conversation: Conversation, known: Message | None, turn: Turn) -> 
     active: Any = conversation.runs.active().annotate(expired=_expired()).first()
     if active is not None and active.expired:
         raise Expired(active.pk)
-    if known is not None and (known.role, tuple(known.parts)) != (turn.message.role, turn.message.parts):
+    if known is not None and turn.trigger != "regenerate" and _differs(known, turn.message):
         raise Conflict(
             "This conversation has another message with this id: send the new text under a new id."
         )
@@ -124,6 +124,10 @@ def _existing(conversation: Conversation, known: Message | None, turn: Turn) -> 
         last = known.answers.order_by("-created_at").first()
         return Existing(last.pk) if last else None
     return None
+
+
+def _differs(known: Message, message: Turned) -> bool:
+    return (known.role, tuple(known.parts)) != (message.role, message.parts)
 
 
 def _add_user_message(conversation: Conversation, message: Turned) -> Message:
@@ -177,14 +181,19 @@ def release(
         _ended(claim, state, offset, error=error, usage=usage)
 
 
+def exists(claim: Claim) -> bool:
+    """Whether the claimed conversation is still there."""
+    return bool(Conversation.objects.filter(pk=claim.conversation_id).exists())
+
+
 def abandon(claim: Claim) -> None:
     """This process gives up: let the lease expire now, so that whoever comes next recovers the run."""
     _mine(claim.run_id, claim.epoch).update(lease_expires_at=_in(-1))
 
 
-def beat(run_ids: Iterable[str], *, lease_seconds: float) -> tuple[set[str], set[str]]:
-    """Renew the leases of these runs: (those that are still theirs, those that somebody asked to stop)."""
-    mine = Run.objects.active().filter(pk__in=list(run_ids))
+def beat(run_ids: Iterable[str], *, holder: str, lease_seconds: float) -> tuple[set[str], set[str]]:
+    """Renew the leases of these runs: (those that are still the holder's, those that are asked to stop)."""
+    mine = Run.objects.active().filter(pk__in=list(run_ids), holder=holder)
     mine.update(lease_expires_at=_in(lease_seconds))
     flags = dict(mine.values_list("pk", "stop_requested"))
     return set(flags), {run_id for run_id, stop in flags.items() if stop}
@@ -200,13 +209,15 @@ def request_stop(conversation_id: str) -> str | None:
 def take_over(run_id: str, *, holder: str, lease_seconds: float) -> Claim | None:
     """The next epoch for whoever recovers a run whose lease has expired; None when there is none."""
     with transaction.atomic():
+        # The conversation before its run, as everywhere: two orders of locks would be a deadlock.
+        if not Conversation.objects.filter(runs=run_id).update(epoch=F("epoch") + 1):
+            return None
+        conversation = Conversation.objects.get(runs=run_id)
         expired = Run.objects.active().filter(is_expired(), pk=run_id)
         # This write decides between two recoverers: the second finds the lease renewed.
-        if not expired.update(holder=holder, lease_expires_at=_in(lease_seconds)):
+        if not expired.update(holder=holder, lease_expires_at=_in(lease_seconds), epoch=conversation.epoch):
+            transaction.set_rollback(True)
             return None
-        run = Run.objects.select_related("conversation").get(pk=run_id)
-        conversation = _raise_epoch(run.conversation_id)
-        Run.objects.filter(pk=run_id).update(epoch=conversation.epoch)
         return Claim(
             conversation_id=conversation.pk,
             stream_path=conversation.stream_path,

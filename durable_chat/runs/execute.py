@@ -2,14 +2,15 @@
 
 import asyncio
 import logging
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
+from django.db import DatabaseError
 from django.dispatch import Signal
 
 from durable_chat.answers import Answer
 from durable_chat.chunks import Chunk, run_error
-from durable_chat.connections import in_database
+from durable_chat.connections import in_database, in_thread
 from durable_chat.exceptions import ProviderError
 from durable_chat.messages import Prompt
 from durable_chat.models import Run
@@ -78,6 +79,7 @@ class Execution:
         except (claims.Fenced, StaleEpoch):
             log.warning("run %s was taken over", self.claim.run_id)
             self._end_early(StreamError("The conversation was taken over."))
+            await self._bury()
         except StreamError as error:
             log.warning("run %s cannot write its stream: %s", self.claim.run_id, type(error).__name__)
             await self._abandon(error)
@@ -87,8 +89,17 @@ class Execution:
 
     async def _abandon(self, error: Exception) -> None:
         self._end_early(error)
-        if not self._lost:
-            await in_database(claims.abandon, self.claim)
+        try:
+            if not self._lost:
+                await in_database(claims.abandon, self.claim)
+        except DatabaseError:
+            log.exception("run %s could not be given up; its lease will run out", self.claim.run_id)
+
+    async def _bury(self) -> None:
+        """If the conversation was deleted meanwhile, its stream may have been made anew for the echo."""
+        if not await in_database(claims.exists, self.claim):
+            with suppress(StreamError):
+                await self._streams.delete(self.claim.stream_path)
 
     def _end_early(self, error: Exception) -> None:
         if not self.accepted.done():
@@ -147,9 +158,9 @@ class Execution:
 
     def _outcome(self, pumping: "asyncio.Task[None]") -> Outcome:
         """Raises the producer's own error: without the stream there is no end to be written."""
-        if pumping.cancelled():
+        if pumping.cancelled() and self._stopping:
             return Outcome(Run.State.STOPPED, self._error(STOPPED, "stopped"), reason=STOPPED)
-        error = pumping.exception()
+        error = asyncio.CancelledError() if pumping.cancelled() else pumping.exception()
         if error is None:
             return Outcome(Run.State.DONE, self._answer.finished(), reason=NO_RESULT)
         if isinstance(error, StreamError):
@@ -165,7 +176,7 @@ class Execution:
 
     async def _tell(self, signal: Signal, **extra: str) -> None:
         claim = self.claim
-        answers = await in_database(
+        answers = await in_thread(
             signal.send_robust, Run, run_id=claim.run_id, conversation_id=claim.conversation_id, **extra
         )
         for receiver, error in answers:

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 1.0
 ENDING_SECONDS = 2.0  # how long a send waits for a run that has said its last word
+ACCEPT_SECONDS = 5.0  # how long a send waits for the streams service
 POLL_SECONDS = 0.05  # how often it looks, when that run lives in another process
 
 # What this process runs. Truth is in the database and the stream; this is only how to reach the tasks.
@@ -49,6 +50,17 @@ def holder() -> str:
 _NAME = secrets.token_hex(4)
 
 
+def _after_fork() -> None:
+    """What the parent runs is not the child's."""
+    global _heart
+    _live.clear()
+    _sending.clear()
+    _heart = None
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 async def send(conversation_id: str, turn: Turn, *, api_key: str = "") -> Sent:
     """Begin the run that answers a turn, or find the one that does. On the background loop.
 
@@ -70,10 +82,12 @@ async def send(conversation_id: str, turn: Turn, *, api_key: str = "") -> Sent:
         options=turn.options,
         api_key=api_key or conf.get().provider.api_key,
     )
-    try:
-        await _start(Execution(found, prompt, streams=streams, provider=provider)).accepted
-    except StreamError as error:
-        raise Unavailable("The message could not be written down: try again in a moment.") from error
+    execution = _start(Execution(found, prompt, streams=streams, provider=provider))
+    # Who gives up waiting may ask again under the same id, and finds this run still trying.
+    done, _ = await asyncio.wait({execution.accepted}, timeout=ACCEPT_SECONDS)
+    if not done or isinstance(execution.accepted.exception(), StreamError):
+        raise Unavailable("The message could not be written down yet: try again in a moment.")
+    execution.accepted.result()
     return Sent(found.run_id, new=True)
 
 
@@ -164,7 +178,9 @@ async def _beat() -> None:
         await asyncio.wait({task for _, task in _live.values()}, timeout=beat_seconds)
         asked = set(_live)
         try:
-            held, stopping = await in_database(claims.beat, asked, lease_seconds=conf.get().lease_seconds)
+            held, stopping = await in_database(
+                claims.beat, asked, holder=holder(), lease_seconds=conf.get().lease_seconds
+            )
         except DatabaseError:
             log.exception("the heart missed a beat")  # leases outlast many: the next one may succeed
             continue

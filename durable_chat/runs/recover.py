@@ -13,11 +13,12 @@ from durable_chat.runs.claim import Claim
 from durable_chat.runs.execute import PRODUCER_ID
 from durable_chat.signals import run_failed
 from durable_chat.streams.client import Producer, StreamClient
-from durable_chat.streams.protocol.errors import StaleEpoch
+from durable_chat.streams.protocol.errors import StaleEpoch, StreamError, StreamNotFound
 from durable_chat.streams.protocol.offsets import START
 
 log = logging.getLogger(__name__)
 
+PATIENCE_SECONDS = 2.0  # somebody waits for this; the next who comes tries again
 INTERRUPTED = "The answer was interrupted. Send again to go on."
 
 
@@ -33,6 +34,12 @@ async def recover(run_id: str, *, holder: str) -> bool:
         state = await _finish(claim, backends.get_streams())
     except (claims.Fenced, StaleEpoch):
         return False  # slower than its own lease: the next recoverer has taken over
+    except StreamNotFound:
+        state = Run.State.INTERRUPTED  # the log is lost, and with it what was not yet copied
+        await in_database(claims.repair, claim, state, claim.offset, messages=claim.messages)
+    except StreamError:
+        await in_database(claims.abandon, claim)
+        raise
     log.warning("run %s of %s recovered: %s", run_id, claim.conversation_id, state)
     await in_database(
         run_failed.send_robust, Run, run_id=run_id, conversation_id=claim.conversation_id, state=str(state)
@@ -44,7 +51,9 @@ async def _finish(claim: Claim, streams: StreamClient) -> Run.State:
     """Fence before reading: after the append at this epoch's seq 0 the dead writer can add nothing."""
     if claim.offset == START:
         await streams.create(claim.stream_path)
-    async with Producer(streams, claim.stream_path, id=PRODUCER_ID, epoch=claim.epoch) as producer:
+    async with Producer(
+        streams, claim.stream_path, id=PRODUCER_ID, epoch=claim.epoch, give_up_after=PATIENCE_SECONDS
+    ) as producer:
         offset = await producer.append([custom("run.recovering", {"runId": claim.run_id})])
         chunks = await _read(streams, claim.stream_path, start=claim.offset, end=offset)
         fold = Fold(claim.messages)

@@ -3,9 +3,11 @@
 import logging
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, ClassVar
 
 import orjson
+from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.db import connections, transaction
 from django.db.models import OuterRef, Subquery
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
@@ -14,13 +16,23 @@ from django.views import View
 
 from durable_chat import backends, conf
 from durable_chat.connections import in_database
-from durable_chat.exceptions import BadInput, Busy, ChatError, Forbidden, MethodNotAllowed, NotFound, TooLarge
+from durable_chat.exceptions import (
+    BadInput,
+    Busy,
+    ChatError,
+    Forbidden,
+    MethodNotAllowed,
+    NotFound,
+    TooLarge,
+    Unavailable,
+)
 from durable_chat.models import Conversation, Run, Visitor
 from durable_chat.permissions import Action, visitor_of
 from durable_chat.runs import claim, launch, loop
 
 log = logging.getLogger(__name__)
 
+FORMS = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
 ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 # The same words for a conversation that is not there and for one that is somebody else's.
@@ -50,6 +62,8 @@ class ApiView(View):
             response: HttpResponseBase = await super().dispatch(request, *args, **kwargs)  # type: ignore[misc]
         except ChatError as error:
             return error_response(error)
+        except SuspiciousOperation:  # more parameters than Django takes, for one
+            return error_response(BadInput("The request is malformed."))
         except Exception:
             log.exception("%s failed", type(self).__name__)
             return json_response({"error": "Something went wrong on the server."}, status=500)
@@ -75,17 +89,25 @@ async def authorise(visitor: Visitor, conversation_id: str, action: Action) -> C
     Finds on the way a run that died, and recovers it, so that nobody reads an answer that will never end.
     Raises NotFound for strangers and for what is not there, alike.
     """
+    if not ID.fullmatch(conversation_id):
+        raise NotFound(UNKNOWN)
     conversation, dead_run = await in_database(_authorised, visitor, conversation_id, action)
-    if dead_run is not None:
-        await loop.call(launch.tend, dead_run)
+    if dead_run is not None and action != "delete":
+        with suppress(
+            Unavailable
+        ):  # the service is away: what needs it will say so, and the rows can be read
+            await loop.call(launch.tend, dead_run)
     return conversation
 
 
 def _authorised(visitor: Visitor, conversation_id: str, action: Action) -> tuple[Conversation, str | None]:
     dead = Run.objects.active().filter(claim.is_expired(), conversation=OuterRef("pk")).values("pk")[:1]
     found = Conversation.objects.annotate(dead_run=Subquery(dead)).filter(pk=conversation_id).first()
-    if found is None or not backends.get_permission()(visitor, found, action):
-        raise NotFound(UNKNOWN)
+    try:
+        if found is None or not backends.get_permission()(visitor, found, action):
+            raise NotFound(UNKNOWN)
+    except PermissionDenied:
+        raise NotFound(UNKNOWN) from None
     return found, found.dead_run  # type: ignore[attr-defined]  # annotated above
 
 
@@ -104,7 +126,8 @@ def json_body(request: HttpRequest) -> dict[str, Any]:
     Read past `request.body`, whose limit is for forms: clients post the whole history with each message.
     """
     limit = conf.get().max_body_bytes
-    if int(request.headers.get("Content-Length") or 0) > limit:
+    announced = request.headers.get("Content-Length", "")
+    if announced.isdecimal() and int(announced) > limit:
         raise TooLarge(f"The body is larger than {limit} bytes.")
     raw = request.read(limit + 1)
     if len(raw) > limit:
@@ -153,7 +176,7 @@ class _CsrfCheck(CsrfViewMiddleware):
 
 def _check_csrf(request: HttpRequest) -> None:
     """Raises Forbidden. A form's body is refused unread, so that the token can only come as a header."""
-    if request.method == "POST" and "form" in (request.content_type or ""):
+    if request.method == "POST" and request.content_type in FORMS:
         raise BadInput("Send JSON: Content-Type: application/json.")
     check = _CsrfCheck(lambda request: HttpResponse())
     check.process_request(request)

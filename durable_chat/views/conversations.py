@@ -4,13 +4,15 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.db import IntegrityError, transaction
+from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponse
 
-from durable_chat import dialects, snapshot
+from durable_chat import backends, dialects, snapshot
 from durable_chat.connections import in_database
-from durable_chat.exceptions import BadInput, Conflict, NotFound
+from durable_chat.dialects.base import options
+from durable_chat.exceptions import BadInput, Conflict, NotFound, SignInRequired
 from durable_chat.models import Conversation, Visitor, new_id
-from durable_chat.permissions import may, visitor_of
+from durable_chat.permissions import visitor_of
 from durable_chat.views.base import (
     UNKNOWN,
     ApiView,
@@ -80,10 +82,10 @@ class OneConversationView(ConversationView):
         """Change title and metadata."""
         fields = _fields(json_body(request))
         conversation = await self.authorise(conversation_id, "send")
-        for name, value in fields.items():
-            setattr(conversation, name, value)
-        await in_database(conversation.save, update_fields=[*fields, "updated_at"])
-        return json_response(_described(conversation))
+        row = Conversation.objects.filter(pk=conversation.pk)
+        if not await in_database(row.update, **fields, updated_at=Now()):
+            raise NotFound(UNKNOWN)
+        return json_response(_described(await in_database(row.get)))
 
     async def delete(self, request: HttpRequest, conversation_id: str) -> HttpResponse:
         """Stop the run, erase the rows and the stream; 204."""
@@ -96,26 +98,31 @@ def create_conversation(wanted: str, visitor: Visitor, **fields: Any) -> Convers
     """A new conversation of this visitor.
 
     An id that is taken is refused to its owner; somebody else gets a fresh one, and so does not learn that it
-    was taken. Raises Conflict.
+    was taken. Raises Conflict, and SignInRequired for nobody.
     """
+    if visitor == Visitor():
+        raise SignInRequired("Sign in to begin a conversation: this site keeps no sessions for visitors.")
     owned = {"owner_id": visitor.user_id, "visitor": "" if visitor.user_id else visitor.anonymous_id}
     try:
-        with transaction.atomic():
-            return _created(id=wanted, **owned, **fields)
+        return _created(id=wanted, **owned, **fields)
     except IntegrityError:
         taken = Conversation.objects.filter(pk=wanted).first()
-        if taken is not None and may(visitor, taken, "read"):
+        if taken is not None and backends.get_permission()(visitor, taken, "read"):
             raise Conflict("You already have a conversation with this id.") from None
         return _created(id=new_id(), **owned, **fields)
 
 
 def _created(**values: Any) -> Conversation:
-    conversation: Conversation = Conversation.objects.create(**values)
+    conversation = Conversation(**values)
+    conversation.name_stream()  # reads; the transaction must begin with its write
+    with transaction.atomic():
+        conversation.save(force_insert=True)
     return conversation
 
 
 def _fields(body: dict[str, Any]) -> dict[str, Any]:
-    """Title and metadata of a body. Raises BadInput."""
+    """Title and metadata of a body. Raises BadInput, TooLarge."""
+    body = options({name: body[name] for name in ("title", "metadata") if name in body})
     title, metadata = body.get("title", ""), body.get("metadata", {})
     if not isinstance(title, str) or len(title) > 200:
         raise BadInput('"title" must be a text of at most 200 characters.')

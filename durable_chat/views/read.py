@@ -15,7 +15,7 @@ from durable_chat.runs import loop
 from durable_chat.streams.protocol.errors import BadRequest, StreamError, from_response
 from durable_chat.streams.protocol.exchange import Body, Request, Response
 from durable_chat.streams.protocol.offsets import START
-from durable_chat.views.base import ConversationView, authorise, checked_id
+from durable_chat.views.base import ID, ConversationView, authorise, checked_id
 from durable_chat.views.run_view import read_run
 
 PARAMETERS_UP: Final = ("offset", "live", "cursor")
@@ -41,9 +41,15 @@ class ReadView(ConversationView):
     wrong_method = "GET here reads; POST api/chat?id=… sends."
 
     async def get(self, request: HttpRequest) -> HttpResponseBase:
+        return await self._answer(request, request.GET.dict())
+
+    async def head(self, request: HttpRequest) -> HttpResponseBase:
+        """The headers of a page: a live read would keep the connection, and send nothing."""
+        return await self._answer(request, {k: v for k, v in request.GET.dict().items() if k != "live"})
+
+    async def _answer(self, request: HttpRequest, query: Mapping[str, str]) -> HttpResponseBase:
         visitor = await in_database(visitor_of, request)
         headers = {name: request.headers[name] for name in HEADERS_UP if name in request.headers}
-        query = request.GET.dict()
         if isinstance(request, WSGIRequest):
             # The loop that this view runs on ends with it; the body is read on one that does not.
             return _to_django(await loop.call(read, visitor, query=query, headers=headers), _blocking_pieces)
@@ -73,7 +79,8 @@ async def read(visitor: Visitor, *, query: Mapping[str, str], headers: Mapping[s
 
 
 async def _run(conversation: Conversation, run_id: str) -> Run:
-    run: Run | None = await in_database(Run.objects.filter(conversation=conversation, pk=run_id).first)
+    named = Run.objects.filter(conversation=conversation, pk=run_id)
+    run: Run | None = await in_database(named.first) if ID.fullmatch(run_id) else None
     if run is None:
         raise NotFound("There is no such run in this conversation.")
     return run

@@ -1,0 +1,261 @@
+/**
+ * One conversation on a page: what arrives is folded and shown, what is written is sent.
+ *
+ * The page is a hydration of itself: the transcript on it and its `data-offset` are always of one moment, so a
+ * page out of a cache, and a copy of the element, go on from where they are like one that was just loaded.
+ *
+ * @typedef {import("./stream.js").Chunk} Chunk
+ * @typedef {import("./stream.js").Control} Control
+ * @typedef {import("./stream.js").ReaderState} ReaderState
+ * @typedef {import("./parts.js").Message} Message
+ * @typedef {{runId: string | null, message?: Message | null}} Change a run that began or, with null, ended
+ * @typedef {{chunks: Chunk[], changed: Set<Message>, turns: Change[], revision: number, offset: string}} Arrived
+ */
+
+import { Composer } from "./composer.js";
+import { Fold } from "./fold.js";
+import { Refused, getJson, newId, post } from "./requests.js";
+import { StreamReader } from "./stream.js";
+import { View, find } from "./view.js";
+
+export class Conversation {
+  /** A message was sent, and its run has not begun. */
+  #awaiting = false;
+  /** What the server did not take. Sent again unchanged it keeps its id, so it cannot be said twice. */
+  #unsent = /** @type {{id: string, text: string} | null} */ (null);
+  /** What has been folded and is not shown yet. @type {Arrived | null} */
+  #arrived = null;
+  /** @type {AbortController | undefined} */
+  #listening;
+
+  /** @param {HTMLElement} root the element of class `durable-chat` */
+  constructor(root) {
+    this.root = root;
+    this.view = new View(root);
+    this.composer = new Composer(root, () => this.send());
+    this.fold = new Fold({ messages: this.view.adopt(), activeRun: root.dataset.activeRun || null });
+    this.reader = new StreamReader({
+      url: root.dataset.readUrl ?? "",
+      offset: root.dataset.offset ?? "",
+      onBatch: (chunks, control) => this.#take(chunks, control),
+      onState: (state, reason) => this.#connection(state, reason),
+      // Browsers open six connections to a host over HTTP/1.1: a tab that nobody looks at gives its own back.
+      mayRest: () => document.hidden && !this.busy,
+    });
+  }
+
+  get busy() {
+    return this.#awaiting || this.fold.activeRun !== null;
+  }
+
+  start() {
+    this.#listening = new AbortController();
+    const { signal } = this.#listening;
+    const wake = () => document.hidden || this.reader.wake();
+    document.addEventListener("visibilitychange", wake, { signal });
+    window.addEventListener("online", wake, { signal });
+    window.addEventListener("pagehide", () => this.reader.stop(), { signal });
+    window.addEventListener("pageshow", () => this.reader.start(), { signal });
+    this.root.addEventListener("click", (event) => this.#click(event), { signal });
+    this.composer.listen(signal);
+    this.view.keepScrolled(signal);
+    this.#refresh();
+    const last = this.fold.messages.at(-1);
+    if (!this.busy && last && (last.role === "user" || !last.parts.length)) this.#say("unanswered", "retry");
+    this.reader.start();
+  }
+
+  stop() {
+    this.#listening?.abort();
+    this.reader.stop();
+  }
+
+  /** @param {string} [text] @returns {Promise<boolean>} */
+  async send(text = this.composer.text) {
+    text = text.trim();
+    if (!text || this.busy) return false;
+    const id = this.#unsent?.text === text ? this.#unsent.id : newId();
+    const turn = { message: { id, role: "user", parts: [{ type: "text", content: text }] }, data: {} };
+    if (!this.#emit("send", turn)) return false;
+    const shown = this.fold.expect(id, text);
+    this.view.draw(shown);
+    this.view.scrollToEnd();
+    if (this.composer.text.trim() === text) this.composer.text = "";
+    const error = await this.#ask(turn);
+    if (!error || !shown.pending) {
+      this.#unsent = null; // an echo says more than a lost answer
+      return true;
+    }
+    this.fold.forget(shown);
+    this.view.redraw(this.fold.messages);
+    this.composer.text = [text, this.composer.text].filter(Boolean).join("\n\n");
+    this.#unsent = { id, text };
+    this.#refuse(error, "unsent", "retry");
+    return false;
+  }
+
+  /** @returns {Promise<boolean>} */
+  async retry() {
+    if (this.#unsent) return this.send(this.composer.text || this.#unsent.text);
+    if (this.busy) return false;
+    const error = await this.#askAgain();
+    if (error) this.#refuse(error, "unsent", "retry");
+    return !error;
+  }
+
+  async cancel() {
+    try {
+      await post(this.root.dataset.stopUrl ?? "", this.root.dataset.csrfToken ?? "");
+    } catch (error) {
+      this.#refuse(error, "unstopped");
+    }
+  }
+
+  async #askAgain() {
+    try {
+      // From the server, because an echo tells a message's text and not its attachments.
+      const { messages } = await getJson(this.root.dataset.hydrateUrl ?? "");
+      const { id, role, parts } = messages.findLast((/** @type {any} */ { role }) => role === "user");
+      return await this.#ask({ message: { id, role, parts }, data: {} });
+    } catch (error) {
+      return error;
+    }
+  }
+
+  /** @param {{message: any, data: any}} turn @returns {Promise<any>} what went wrong, if anything did */
+  async #ask({ message, data }) {
+    this.#awaiting = true;
+    this.view.tell("");
+    this.#refresh();
+    if (this.reader.state !== "live") this.reader.wake(); // the answer comes by the stream
+    try {
+      const { sendUrl = "", csrfToken = "" } = this.root.dataset;
+      await post(sendUrl, csrfToken, { messages: [message], data });
+      return null;
+    } catch (error) {
+      this.#awaiting = false;
+      this.#refresh();
+      return error;
+    }
+  }
+
+  /** @param {Chunk[]} chunks @param {Control} control */
+  #take(chunks, control) {
+    const first = this.#arrived === null;
+    const { revision } = this.fold;
+    const arrived = (this.#arrived ??= { chunks: [], changed: new Set(), turns: [], revision, offset: "" });
+    for (const chunk of chunks) {
+      const message = this.fold.apply(chunk);
+      if (message) arrived.changed.add(message);
+      if (chunk.type.startsWith("RUN_")) arrived.turns.push({ runId: this.fold.activeRun, message });
+      arrived.chunks.push(chunk);
+    }
+    arrived.offset = control.streamNextOffset;
+    // However fast it comes, it is drawn once a frame. A page that nobody sees has no frames.
+    if (document.hidden) this.#draw();
+    else if (first) requestAnimationFrame(() => this.#draw());
+  }
+
+  #draw() {
+    if (!this.#arrived) return;
+    const { chunks, changed, turns, revision, offset } = this.#arrived;
+    this.#arrived = null;
+    if (this.fold.revision !== revision) this.view.redraw(this.fold.messages);
+    else for (const message of changed) this.view.draw(message);
+    if (turns.length) this.#awaiting = false;
+    this.root.dataset.offset = offset;
+    this.root.dataset.activeRun = this.fold.activeRun ?? "";
+    this.#recognise();
+    this.#refresh();
+    for (const { runId, message } of turns) this.#turn(runId, message);
+    if (chunks.length) this.#emit("chunks", { chunks, offset });
+  }
+
+  /** A message that seemed not to arrive comes back by the stream: it did arrive. */
+  #recognise() {
+    if (!this.#unsent || !this.fold.find(this.#unsent.id)) return;
+    if (this.composer.text === this.#unsent.text) this.composer.text = "";
+    this.#unsent = null;
+    this.view.tell("");
+  }
+
+  /** @param {string | null} runId @param {Message | null} [message] */
+  #turn(runId, message) {
+    if (runId) this.view.tell("");
+    this.view.announce(runId ? this.#phrase("writing") : textOf(message?.role === "error" ? [message] : this.#said()));
+    this.#emit("run", { runId });
+  }
+
+  /** What was said since the last question. */
+  #said() {
+    const { messages } = this.fold;
+    return messages.slice(messages.findLastIndex(({ role }) => role === "user") + 1);
+  }
+
+  #refresh() {
+    this.view.write(this.busy, this.fold.answer);
+    this.composer.write(this.busy, this.fold.activeRun !== null);
+    find(this.root, ".durable-chat__empty").hidden = this.fold.messages.length > 0;
+    this.view.settle();
+  }
+
+  /** @param {ReaderState} state @param {Error} [reason] */
+  #connection(state, reason) {
+    if (state !== "connecting") this.view.show(".durable-chat__status", state);
+    if (reason) this.#refuse(reason, "unread", "reload");
+    this.#emit("connection", { state });
+  }
+
+  /**
+   * @param {any} error
+   * @param {string} otherwise the phrase for an error that has no sentence of the server's
+   * @param {"retry" | "reload"} [action]
+   */
+  #refuse(error, otherwise, action) {
+    const refused = error instanceof Refused;
+    // What a server says of a CSRF token is for programmers.
+    if (refused && error.status === 403) return this.#say("expired", "reload");
+    this.#tell((refused && error.message) || this.#phrase(otherwise), action);
+  }
+
+  /** @param {string} name one of the phrases in the template @param {"retry" | "reload"} [action] */
+  #say(name, action) {
+    this.#tell(this.#phrase(name), action);
+  }
+
+  /** @param {string} sentence @param {"retry" | "reload"} [action] */
+  #tell(sentence, action) {
+    this.view.tell(sentence, action);
+    this.#emit("error", { error: sentence });
+  }
+
+  /** Whatever people read is in the template, where it can be translated. @param {string} name */
+  #phrase(name) {
+    return find(this.root, ".durable-chat__phrases").dataset[name] ?? "";
+  }
+
+  /** @param {Event} event */
+  #click({ target }) {
+    const button = /** @type {HTMLElement} */ (target).closest("[data-action], [data-prompt]");
+    if (!(button instanceof HTMLElement)) return;
+    const { action, prompt } = button.dataset;
+    if (prompt) this.composer.suggest(prompt);
+    if (action === "stop") void this.cancel();
+    if (action === "retry") void this.retry();
+    if (action === "reload") location.reload();
+    if (action === "jump") this.view.scrollToEnd();
+  }
+
+  /** @param {string} name @param {any} detail @returns {boolean} false when a listener prevented it */
+  #emit(name, detail) {
+    return this.root.dispatchEvent(
+      new CustomEvent(`durable-chat:${name}`, { bubbles: true, cancelable: true, detail }),
+    );
+  }
+}
+
+/** @param {Message[]} messages */
+function textOf(messages) {
+  const parts = messages.flatMap((message) => message.parts);
+  return parts.map((part) => (part.type === "text" ? part.content : "")).join(" ");
+}

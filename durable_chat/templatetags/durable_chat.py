@@ -1,0 +1,95 @@
+"""`{% durable_chat conversation %}`: the transcript rendered here, enlivened in the browser by chat.js."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import orjson
+from django import template
+from django.core.exceptions import ImproperlyConfigured
+from django.http import Http404, HttpRequest
+from django.middleware.csrf import get_token
+from django.template import Context
+
+from durable_chat import snapshot as snapshots
+from durable_chat.messages import Message, Part
+from durable_chat.models import Conversation
+from durable_chat.snapshot import Snapshot
+
+register = template.Library()
+
+# What chat.js clones for messages and parts that arrive later: the templates that rendered the earlier ones.
+ROLES: Final = ("user", "assistant", "system", "error", "note")
+PARTS: Final = ("text", "thinking", "tool-call", "file")
+
+
+@register.inclusion_tag("durable_chat/chat.html", takes_context=True)
+def durable_chat(
+    context: Context,
+    conversation: Conversation,
+    *,
+    snapshot: Snapshot | None = None,
+    prompts: Iterable[str] = (),
+) -> dict[str, Any]:
+    """The conversation, live. Whoever calls has checked that this visitor may read it.
+
+    ``prompts`` are suggestions for an empty conversation. An async view passes what `snapshot.atake` gave it,
+    because a template cannot wait for the database. Raises Http404 for a conversation that was deleted.
+    """
+    taken = snapshot or snapshots.take(conversation.pk)
+    if taken is None:
+        raise Http404("There is no such conversation.")
+    return {
+        "conversation": conversation,
+        "offset": taken.offset,
+        "active_run": taken.active_run or "",
+        "messages": [shown(message) for message in taken.messages],
+        "csrf_token": get_token(_request(context)),
+        "prompts": prompts,
+        "role_prototypes": [{"role": role} for role in ROLES],
+        "part_prototypes": [{"type": kind} for kind in PARTS],
+    }
+
+
+def _request(context: Context) -> HttpRequest:
+    request = getattr(context, "request", None) or context.get("request")
+    if not isinstance(request, HttpRequest):
+        raise ImproperlyConfigured("{% durable_chat %} needs the request: render the template with it.")
+    return request
+
+
+def shown(message: Message) -> dict[str, Any]:
+    """A message as message.html shows it, which is what fold.js makes of the same chunks."""
+    results = {
+        _text(part.get("toolCallId")): part for part in message.parts if part.get("type") == "tool-result"
+    }
+    parts = [_part(part, results) for part in message.parts if part.get("type") != "tool-result"]
+    return {"id": message.id, "role": message.role, "parts": parts}
+
+
+def _part(part: Part, results: Mapping[str, Part]) -> dict[str, Any]:
+    """A part as part.html and parts.js know it: a tool's result is part of its call, the rest are files."""
+    kind = part.get("type")
+    if kind in ("text", "thinking"):
+        return {"type": kind, "content": _text(part.get("content"))}
+    if kind == "tool-call":
+        return _tool_call(part, results.get(_text(part.get("id")), {}))
+    source = part.get("source")
+    named = source if isinstance(source, dict) else {}
+    url = _text(named.get("value"))
+    # A link, never an image from elsewhere: loading one would tell its host who reads this, and when.
+    linked = url if url.startswith(("https://", "http://")) else ""
+    return {"type": "file", "name": _text(named.get("mimeType")) or _text(kind), "url": linked}
+
+
+def _tool_call(part: Part, answer: Part) -> dict[str, Any]:
+    result = answer.get("content", part.get("output"))
+    failed = "error" in (part.get("state"), answer.get("state"))
+    state = "failed" if failed else "running" if result is None else "done"
+    call = {key: _text(part.get(key)) for key in ("id", "name", "arguments")}
+    return {"type": "tool-call", **call, "state": state, "result": _text(result)}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return "" if value is None else orjson.dumps(value).decode()

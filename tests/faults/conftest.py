@@ -1,0 +1,44 @@
+"""Server processes on one database and one streams file, and somebody who visits them."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+from tests.faults.people import Person
+from tests.live import LiveServer
+
+Serve: TypeAlias = Callable[..., LiveServer]
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """Starts another server on the test's files.
+
+    With the shortest lease, so that a run whose process died need not be waited for.
+    """
+    servers: list[LiveServer] = []
+
+    def started(*, lease_seconds: int = 1) -> LiveServer:
+        server = LiveServer(tmp_path, env={"LEASE_SECONDS": str(lease_seconds)})
+        if not servers:
+            server.migrate()
+        servers.append(server)
+        server.start()
+        return server
+
+    yield started
+    for server in servers:
+        server.kill()
+
+
+@pytest.fixture
+def server(serve: Serve) -> LiveServer:
+    return serve()
+
+
+@pytest.fixture
+async def person(server: LiveServer) -> AsyncIterator[Person]:
+    async with Person(server.base) as person:
+        yield person
