@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 HOST ?= 127.0.0.1
 PORT ?= 8000
 
-.PHONY: run test lint format clean
+.PHONY: run test soak lint bench format clean
 
 run: $(VENV)/.run
 	$(BIN)/python manage.py migrate --verbosity 0
@@ -14,21 +14,28 @@ run: $(VENV)/.run
 test: $(VENV)/.dev tests/clients/node_modules tests/conformance/node_modules chromium
 	$(BIN)/python -m pytest $(ARGS)
 
+# The server killed with -9 under 50 writers, SOAK_ROUNDS times; the test run does it ten times.
+soak: $(VENV)/.dev
+	SOAK_ROUNDS=$(or $(SOAK_ROUNDS),2000) $(BIN)/python -m pytest -s tests/streams/test_kill.py
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/djlint --quiet --check --lint templates durable_chat/templates
+	$(BIN)/djlint --quiet --check --lint templates durable_chat/templates durable_chat/streams/embedded/templates
 	$(BIN)/python manage.py makemigrations --check --dry-run
+
+bench: $(VENV)/.dev benchmarks/node_modules
+	$(BIN)/python -m benchmarks $(ARGS)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
-	-$(BIN)/djlint --quiet --reformat templates durable_chat/templates
+	-$(BIN)/djlint --quiet --reformat templates durable_chat/templates durable_chat/streams/embedded/templates
 
 clean:
-	rm -rf $(VENV) tests/clients/node_modules tests/conformance/node_modules
+	rm -rf $(VENV) tests/clients/node_modules tests/conformance/node_modules benchmarks/node_modules
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -39,6 +46,10 @@ $(VENV)/.run: requirements.txt | $(VENV)/bin/python
 
 $(VENV)/.dev: requirements.txt requirements-dev.txt | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+benchmarks/node_modules: benchmarks/package.json benchmarks/package-lock.json
+	npm ci --prefix benchmarks --no-audit --no-fund --loglevel=error
 	@touch $@
 
 tests/%/node_modules: tests/%/package.json tests/%/package-lock.json

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -40,9 +39,7 @@ class Mounted:
     """Sends each connection to the door it belongs to."""
 
     def __init__(self, django_application: Any, streams_root: str) -> None:
-        self._django = django_application
-        self._streams = partial(process.application, root=streams_root)
-        self._streams_root = streams_root
+        self._elsewhere = process.mount(django_application, root=streams_root)
         self._reads = AuthMiddlewareStack(_read)
         self._websockets = AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)))
 
@@ -54,12 +51,10 @@ class Mounted:
         if scope["type"] == "websocket" and WEBSOCKET.match(path.lstrip("/")):
             return self._websockets
         if scope["type"] != "http":
-            return self._django
-        if path.startswith(self._streams_root):
-            return self._streams
+            return self._elsewhere
         if scope["method"] == "GET" and path.rstrip("/") == reverse("durable_chat:read").rstrip("/"):
             return self._reads
-        return self._django
+        return self._elsewhere
 
 
 async def _read(scope: Scope, receive: Receive, send: Send) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
 from django.core.checks import CheckMessage, Error, Tags, register
 from django.core.exceptions import ImproperlyConfigured
 
@@ -20,10 +20,15 @@ def check_settings(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
     return unreadable or [*_unbuildable()]
 
 
+def _streams() -> None:
+    """The embedded server's own app checks its settings, if a host installs it."""
+    if not conf.get().streams.remote and not apps.is_installed(embedded.__package__):
+        embedded.load()
+
+
 def _unbuildable() -> Sequence[CheckMessage]:
     found = []
-    service = backends.get_streams if conf.get().streams.remote else embedded.load
-    for build in (backends.get_provider, backends.get_permission, service):
+    for build in (backends.get_provider, backends.get_permission, _streams):
         try:
             build()
         except ImproperlyConfigured as error:

@@ -23,6 +23,7 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "durable_chat",
+    "durable_chat.streams.embedded",  # optional: its commands, admin page and PostgreSQL store
 ]
 
 MIDDLEWARE = [

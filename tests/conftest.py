@@ -7,12 +7,17 @@ from typing import Any
 import pytest
 from django.db import connections
 from django.test import AsyncClient
+from hypothesis import HealthCheck, settings
 
 from durable_chat import backends
 from durable_chat.models import Conversation, Run
 from durable_chat.streams.client import StreamClient
 from durable_chat.streams.embedded import process
 from durable_chat.testing import drain
+
+# A slow machine is no failure: nothing here is timed.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +26,13 @@ def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> No
     database = connections["default"]
     if database.vendor == "sqlite":
         database.settings_dict["TEST"]["NAME"] = str(tmp_path_factory.mktemp("site") / "db.sqlite3")
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None) -> Iterator[None]:
+    """The streams let go of the test database before it is dropped, which PostgreSQL refuses otherwise."""
+    yield
+    process.close()
 
 
 @pytest.fixture

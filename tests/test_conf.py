@@ -9,6 +9,9 @@ from django.core.management.base import SystemCheckError
 
 from durable_chat import conf
 
+# Since Django 6.0 `check` looks at the databases too.
+pytestmark = pytest.mark.django_db
+
 
 @pytest.mark.parametrize(
     ("raw", "words"),

@@ -32,6 +32,7 @@ POLL_SECONDS = 0.05  # how often it looks, when that run lives in another proces
 _live: dict[str, tuple[Execution, asyncio.Task[None]]] = {}
 _sending: set[asyncio.Task[object]] = set()
 _heart: asyncio.Task[None] | None = None
+_NAME = secrets.token_hex(4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +46,6 @@ class Sent:
 def holder() -> str:
     """This process, for people who look at a run: host, pid and a name that no earlier process had."""
     return f"{socket.gethostname()[:64]}:{os.getpid()}:{_NAME}"
-
-
-_NAME = secrets.token_hex(4)
 
 
 def _after_fork() -> None:

@@ -143,8 +143,7 @@ class Lifecycle:
         sentence(refused)
         assert (await ask("HEAD")).status == 404
 
-    async def test_forks_and_subscriptions_are_not_offered(self, handler: Handler, ask: Door) -> None:
-        assert (await ask("PUT", headers={**TEXT, "stream-forked-from": "/v1/stream/a"})).status == 501
+    async def test_subscriptions_are_not_offered(self, handler: Handler) -> None:
         response = await handler(Request("PUT", "__ds/subscriptions/a"))
         async with response:
             assert response.status == 501

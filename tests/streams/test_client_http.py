@@ -178,6 +178,23 @@ async def test_a_redirect_is_not_followed(connections):
     assert len(requests) == 1
 
 
+@pytest.mark.parametrize("base", ["/v1/stream", "/v1/stream/", "/a%20b", ""])
+async def test_a_stream_to_fork_is_named_by_its_whole_path(connections, base):
+    requests = []
+
+    async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
+        requests.append(request)
+        await send_response(writer, Response(201))
+
+    async with raw_server(answer) as url:
+        handler = HTTPHandler(url.removesuffix("/v1/stream") + base, lambda: connections)
+        await handler(Request("PUT", "fork", headers={"stream-forked-from": "ä/b c"}))
+        with pytest.raises(BadRequest):
+            await handler(Request("PUT", "fork", headers={"stream-forked-from": "a/../b"}))
+    (request,) = requests
+    assert request.headers["stream-forked-from"] == base.rstrip("/") + "/%C3%A4/b%20c"
+
+
 @pytest.mark.parametrize("path", ["", "..", "a/../b", "a//b", "/a", "a/", "."])
 async def test_a_path_stays_below_the_base_url(connections, path):
     with pytest.raises(BadRequest):

@@ -150,6 +150,27 @@ class TestPaths:
         await Visit("PUT", "/v1/stream/a/").to(application)
         assert (await Visit("GET", "/v1/stream/a").to(application)).status == 200
 
+    @pytest.mark.parametrize(
+        ("source", "root_path", "status"),
+        [
+            ("/v1/stream/a%20b", "", 201),
+            ("/v1/stream/a%20b/", "", 201),
+            ("/site/v1/stream/a%20b", "/site", 201),
+            ("/v2/stream/a%20b", "", 404),
+            ("a%20b", "", 404),
+            ("", "", 404),
+        ],
+    )
+    async def test_a_stream_to_fork_is_named_by_its_path(
+        self, source: str, root_path: str, status: int
+    ) -> None:
+        application = door()
+        await Visit("PUT", "/v1/stream/a b").to(application)
+        fork = Visit(
+            "PUT", f"{root_path}/v1/stream/c", root_path=root_path, headers={"stream-forked-from": source}
+        )
+        assert (await fork.to(application)).status == status
+
     @pytest.mark.parametrize("path", ["/", "/v1/stream", "/v1/stream/", "/v2/stream/a", "/v1/streams/a"])
     async def test_there_is_nothing_elsewhere(self, path: str) -> None:
         visit = await Visit("PUT", path).to(door())

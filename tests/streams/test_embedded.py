@@ -22,6 +22,7 @@ from durable_chat.streams.stores.sqlite import SQLiteStore
 from tests.streams.test_door import Visit
 
 TEXT = {"content-type": "text/plain"}
+APP = "durable_chat.streams.embedded"
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +85,50 @@ class TestSettings:
                 parse({"STORE": store})
         assert parse({"STORE": "memory"}).sqlite_path is None
         assert parse({"SQLITE_PATH": "/srv/s"}).sqlite_path == Path("/srv/s")
+
+    def test_in_postgres_where_that_is_the_default(
+        self, default_database: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        default_database(ENGINE="django.db.backends.postgresql", NAME="site")
+        with modify_settings(INSTALLED_APPS={"append": APP}):
+            assert parse({}) == parse({"STORE": "postgres"}) == StreamsConf(postgres=True)
+            assert parse({"SQLITE_PATH": "/srv/s"}) == StreamsConf(Path("/srv/s"))
+            assert parse({"STORE": "memory"}) == StreamsConf()
+            monkeypatch.setattr(conf, "find_spec", lambda name: None)
+            with pytest.raises(ImproperlyConfigured, match=r"durable-chat\[postgres\].*SQLITE_PATH"):
+                parse({})
+        for store in ("auto", "postgres"):
+            with (
+                modify_settings(INSTALLED_APPS={"remove": APP}),
+                pytest.raises(ImproperlyConfigured, match=r"INSTALLED_APPS.* migrate.*SQLITE_PATH"),
+            ):
+                parse({"STORE": store})
+
+    def test_in_postgres_only_where_it_is(self, default_database: Any, tmp_path: Path) -> None:
+        default_database(NAME=tmp_path / "db.sqlite3")
+        with pytest.raises(ImproperlyConfigured, match="not PostgreSQL"):
+            parse({"STORE": "postgres"})
+
+    def test_postgres_is_reached_as_django_reaches_it(self, default_database: Any) -> None:
+        default_database(
+            ENGINE="django.db.backends.postgresql",
+            NAME="site",
+            USER="me",
+            PASSWORD="s3cret",
+            HOST="db",
+            OPTIONS={"sslmode": "require", "pool": True, "isolation_level": 1, "assume_role": "app"},
+            DISABLE_SERVER_SIDE_CURSORS=True,
+        )
+        assert conf.connection_parameters() == {
+            "dbname": "site",
+            "user": "me",
+            "password": "s3cret",
+            "host": "db",
+            "sslmode": "require",
+            "client_encoding": "UTF8",
+            "assume_role": "app",
+        }
+        assert conf.is_pooled()
 
     @pytest.mark.parametrize(
         ("key", "named"),

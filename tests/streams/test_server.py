@@ -2,7 +2,7 @@
 
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
@@ -12,10 +12,13 @@ import pytest
 import uvicorn
 
 from durable_chat.streams.embedded.asgi import StreamsApplication
+from durable_chat.streams.embedded.postgres import PostgresStore
 from durable_chat.streams.protocol.exchange import Handler, Request, Response
 from durable_chat.streams.server import Access, StreamServer
 from durable_chat.streams.stores.memory import MemoryStore
 from durable_chat.streams.stores.sqlite import SQLiteStore
+from tests.streams.fork_server_contract import ForkingServer
+from tests.streams.postgres import Schema
 from tests.streams.server_contract import OPTIONS, Door, ServerContract, control
 
 ROOT = "/v1/stream/"
@@ -41,7 +44,7 @@ def over_http(client: httpx.AsyncClient, base: str) -> Handler:
                 request.method,
                 f"{base}{ROOT}{quote(request.path).replace('.', '%2E')}",  # or httpx resolves dot segments
                 params=dict(request.query),
-                headers=dict(request.headers),
+                headers=named(request.headers),
                 content=request.body,
             ),
             stream=True,
@@ -49,6 +52,12 @@ def over_http(client: httpx.AsyncClient, base: str) -> Handler:
         return Response(response.status_code, dict(response.headers), _Over(response))
 
     return handler
+
+
+def named(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers, with the stream to fork as the path of its URL."""
+    source = headers.get("stream-forked-from")
+    return {**headers, **({} if source is None else {"stream-forked-from": ROOT + quote(source)})}
 
 
 def client() -> httpx.AsyncClient:
@@ -64,6 +73,7 @@ def serving(store: MemoryStore | SQLiteStore) -> Iterator[str]:
     # Told its protocol, or asyncio leaves Nagle's algorithm on and every answer takes 40 ms.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
+    listener.listen()  # from now on a client waits, should it be there before the server
     config = uvicorn.Config(door, lifespan="off", ws="none", log_level="warning", timeout_graceful_shutdown=5)
     uvicorn_server = uvicorn.Server(config)
     thread = threading.Thread(target=uvicorn_server.run, kwargs={"sockets": [listener]})
@@ -88,16 +98,24 @@ async def test_a_live_window_ends_with_another_cursor() -> None:
     assert all(fields["upToDate"] for fields in controls)
 
 
-class TestHandleOverMemory(ServerContract):
+class TestHandleOverMemory(ServerContract, ForkingServer):
     @pytest.fixture
     async def handler(self) -> Handler:
         return StreamServer(MemoryStore(), **OPTIONS).handle
 
 
-class TestHandleOverSQLite(ServerContract):
+class TestHandleOverSQLite(ServerContract, ForkingServer):
     @pytest.fixture
     async def handler(self, tmp_path: Path) -> AsyncIterator[Handler]:
         store = SQLiteStore(tmp_path / "streams.sqlite3")
+        yield StreamServer(store, **OPTIONS).handle
+        await store.aclose()
+
+
+class TestHandleOverPostgres(ServerContract, ForkingServer):
+    @pytest.fixture
+    async def handler(self, schema: Schema) -> AsyncIterator[Handler]:
+        store = PostgresStore(schema.parameters)
         yield StreamServer(store, **OPTIONS).handle
         await store.aclose()
 
@@ -114,14 +132,14 @@ def sqlite_origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield origin
 
 
-class TestHTTPOverMemory(ServerContract):
+class TestHTTPOverMemory(ServerContract, ForkingServer):
     @pytest.fixture
     async def handler(self, memory_origin: str) -> AsyncIterator[Handler]:
         async with client() as http:
             yield over_http(http, memory_origin)
 
 
-class TestHTTPOverSQLite(ServerContract):
+class TestHTTPOverSQLite(ServerContract, ForkingServer):
     @pytest.fixture
     async def handler(self, sqlite_origin: str) -> AsyncIterator[Handler]:
         async with client() as http:

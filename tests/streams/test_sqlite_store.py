@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from durable_chat.streams.protocol.errors import StaleEpoch, StreamNotFound, Unavailable
+from durable_chat.streams.protocol.errors import StaleEpoch, StreamGone, StreamNotFound, Unavailable
 from durable_chat.streams.protocol.expiry import Expiry
+from durable_chat.streams.protocol.forks import Fork
 from durable_chat.streams.stores.base import Append, Batch, NewStream
 from durable_chat.streams.stores.sqlite import SQLiteStore
 from tests.streams.store_contract import ALL, JSON, SOON, TEXT, begun, by, messages, read_all, text
@@ -75,6 +76,24 @@ class TestFile:
         assert not (await again.append("a", by("p", 3, 1, text(b"two", close=True)))).new
         await again.aclose()
 
+    async def test_keeps_forks(self, store: SQLiteStore, path: Path) -> None:
+        await store.create("a", NewStream(JSON, batch=Batch(b"1,2,3", 3)))
+        await store.create("b", NewStream(JSON, Expiry(ttl=77), fork=Fork("a", 0, 2)))
+        await store.append("b", messages(b'"own"', 1))
+        await store.delete("a")
+        before = await store.head("b")
+        await store.aclose()
+
+        again = SQLiteStore(path)
+        assert await again.head("b") == before
+        assert await read_all(again, "b") == b'1,2,"own"'
+        with pytest.raises(StreamGone):
+            await again.head("a")
+        await again.delete("b")
+        with pytest.raises(StreamNotFound):
+            await again.head("a")
+        await again.aclose()
+
     async def test_a_newer_version_is_left_alone(self, path: Path) -> None:
         with sqlite3.connect(path) as connection:
             connection.execute("PRAGMA user_version=1000")
@@ -102,6 +121,29 @@ class TestFile:
         assert not on_disk(path, secret)
         assert not on_disk(path, b"of-a-person")
         assert await read_all(store, "keep") == b"something-else"
+
+    async def test_what_was_deleted_is_erased_with_its_last_fork(
+        self, store: SQLiteStore, path: Path
+    ) -> None:
+        await store.create("path-of-a", NewStream(TEXT, batch=Batch(b"secret-of-a", 11)))
+        await store.append("path-of-a", by("producer-of-a", 0, 0, text(b"more")))
+        for fork in ("b", "c"):
+            await store.create(fork, NewStream(TEXT, fork=Fork("path-of-a", 11)))
+        await store.delete("path-of-a")
+        assert not on_disk(path, b"producer-of-a")
+        await store.delete("b")
+        assert await read_all(store, "c") == b"secret-of-a"
+        await store.delete("c")
+        assert not on_disk(path, b"of-a")
+
+    async def test_a_tail_is_read_without_asking_a_source(self, store: SQLiteStore, path: Path) -> None:
+        await store.create("a", NewStream(TEXT, batch=Batch(b"ab", 2)))
+        await store.create("b", NewStream(TEXT, batch=Batch(b"cd", 2), fork=Fork("a")))
+        with sqlite3.connect(path) as connection:
+            connection.execute("DELETE FROM batch WHERE start = 0")  # what is the source's
+        connection.close()
+        assert (await store.read("b", 2, limit=ALL)).data == b"cd"
+        assert (await store.append("b", text(b"ef"))).stream.tail == 6
 
     async def test_what_a_reader_still_holds_is_erased_after_it(self, store: SQLiteStore, path: Path) -> None:
         await store.create("a", NewStream(TEXT, batch=Batch(b"secret-of-a", 11)))

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from durable_chat.streams.embedded.postgres import PostgresStore
 from durable_chat.streams.stores.base import StreamStore
 from durable_chat.streams.stores.memory import MemoryStore
 from durable_chat.streams.stores.sqlite import SQLiteStore
+from tests.streams.fork_contract import Forking
+from tests.streams.postgres import Schema
 from tests.streams.store_contract import Clock, WholeContract
 
 
@@ -16,7 +19,7 @@ def clock() -> Clock:
     return Clock()
 
 
-class TestMemoryStore(WholeContract):
+class TestMemoryStore(WholeContract, Forking):
     @pytest.fixture
     async def store(self, clock: Clock) -> AsyncIterator[StreamStore]:
         store = MemoryStore(clock=clock)
@@ -24,9 +27,17 @@ class TestMemoryStore(WholeContract):
         await store.aclose()
 
 
-class TestSQLiteStore(WholeContract):
+class TestSQLiteStore(WholeContract, Forking):
     @pytest.fixture
     async def store(self, clock: Clock, tmp_path: Path) -> AsyncIterator[StreamStore]:
         store = SQLiteStore(tmp_path / "streams.sqlite3", clock=clock)
+        yield store
+        await store.aclose()
+
+
+class TestPostgresStore(WholeContract, Forking):
+    @pytest.fixture
+    async def store(self, clock: Clock, schema: Schema) -> AsyncIterator[StreamStore]:
+        store = PostgresStore(schema.parameters, clock=clock)
         yield store
         await store.aclose()

@@ -7,6 +7,7 @@ import httpx
 
 from durable_chat.streams.protocol.errors import BadRequest, Unavailable
 from durable_chat.streams.protocol.exchange import Request, Response
+from durable_chat.streams.protocol.headers import STREAM_FORKED_FROM
 
 _READ, _LIVE_READ = 15.0, 75.0  # seconds; a live read is rolled by its server after about 60
 _OF_ONE_HOP = frozenset(
@@ -51,7 +52,7 @@ class HTTPHandler:
             request.method,
             f"{self._base_url}/{_quoted(request.path)}",
             params=sorted(request.query.items()),  # one order, so that caches see one URL (section 10.1)
-            headers={**request.headers, **self._headers},
+            headers={**self._named(request.headers), **self._headers},
             content=request.body or None,
             timeout=_timeout(request),
         )
@@ -62,6 +63,14 @@ class HTTPHandler:
             raise _unavailable(error) from None
         headers = {name: value for name, value in response.headers.items() if name not in _OF_ONE_HOP}
         return Response(response.status_code, headers, _Body(response) if streamed else response.content)
+
+    def _named(self, headers: Mapping[str, str]) -> Mapping[str, str]:
+        """The headers, with the stream to fork named by its URL's whole path (section 4.2)."""
+        source = headers.get(STREAM_FORKED_FROM)
+        if source is None:
+            return headers
+        root = httpx.URL(self._base_url).raw_path.decode().rstrip("/")
+        return {**headers, STREAM_FORKED_FROM: f"{root}/{_quoted(source)}"}
 
 
 class _Body:

@@ -4,8 +4,12 @@ from django.apps import AppConfig
 
 
 class DurableStreamsConfig(AppConfig):
-    """Has no models: its store owns its schema."""
+    """Its models are the tables of the PostgreSQL store, made on PostgreSQL only."""
 
     name = "durable_chat.streams.embedded"
     label = "durable_streams"
     verbose_name = "Durable streams"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from durable_chat.streams.embedded import checks  # noqa: F401  (it registers itself)

@@ -5,10 +5,11 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 from durable_chat.streams.protocol.errors import PayloadTooLarge, StreamError, StreamNotFound
 from durable_chat.streams.protocol.exchange import Handler, Request, Response
+from durable_chat.streams.protocol.headers import STREAM_FORKED_FROM
 from durable_chat.streams.server.auth import Access, authorize
 from durable_chat.streams.server.options import MAX_BODY
 from durable_chat.streams.server.server import refusal
@@ -19,6 +20,7 @@ Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
+Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _WITH_BODY: Final = frozenset({"PUT", "POST"})
 _WITHOUT_LENGTH: Final = frozenset({204, 304})
@@ -58,14 +60,21 @@ class StreamsApplication:
         """The request, once it is known to be admitted."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         authorize(self.access, scope["method"], headers.get("authorization"))
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
-        if not path.startswith(self.root):
-            raise StreamNotFound
+        path = self._name(scope["path"], scope)
+        if STREAM_FORKED_FROM in headers:
+            headers[STREAM_FORKED_FROM] = self._name(unquote(headers[STREAM_FORKED_FROM]), scope)
         query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
         body = b""
         if scope["method"] in _WITH_BODY:
             body = await self._body(headers.get("content-length", ""), receive)
-        return Request(scope["method"], path.removeprefix(self.root).strip("/"), query, headers, body)
+        return Request(scope["method"], path, query, headers, body)
+
+    def _name(self, path: str, scope: Scope) -> str:
+        """The stream that a URL's decoded path names. Raises ``StreamNotFound`` if it is none of ours."""
+        path = path.removeprefix(scope.get("root_path", ""))
+        if not path.startswith(self.root):
+            raise StreamNotFound
+        return path.removeprefix(self.root).strip("/")
 
     async def _body(self, announced: str, receive: Receive) -> bytes:
         if announced.isdecimal() and int(announced) > self.max_body:

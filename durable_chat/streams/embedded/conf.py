@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
+from django.apps import apps
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
@@ -15,6 +17,10 @@ from durable_chat.streams.server.options import LONG_POLL_SECONDS, MAX_BODY, SSE
 from durable_chat.streams.stores.tables import Synchronous
 
 T = TypeVar("T")
+
+_APP: Final = "durable_chat.streams.embedded"
+_STORES: Final = ("auto", "sqlite", "postgres", "memory")
+_DJANGOS: Final = frozenset({"context", "cursor_factory", "prepare_threshold"})
 
 _DEFAULTS: Final[Mapping[str, Any]] = {
     "STORE": "auto",
@@ -31,7 +37,7 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class StreamsConf:
-    """How the embedded server runs. Without ``sqlite_path`` it keeps its streams in memory."""
+    """How the embedded server runs. It keeps its streams in PostgreSQL, in a SQLite file, or in memory."""
 
     sqlite_path: Path | None = None
     synchronous: Synchronous = "FULL"
@@ -39,6 +45,7 @@ class StreamsConf:
     max_body: int = MAX_BODY
     sse_seconds: float = SSE_SECONDS
     long_poll_seconds: float = LONG_POLL_SECONDS
+    postgres: bool = False
 
 
 def load() -> StreamsConf:
@@ -53,8 +60,9 @@ def parse(given: Mapping[str, Any]) -> StreamsConf:
     for key in given:
         _check_known(key)
     values = _Values({**_DEFAULTS, **given})
+    postgres = _in_postgres(values)
     return StreamsConf(
-        sqlite_path=_sqlite_path(values),
+        sqlite_path=None if postgres else _sqlite_path(values),
         synchronous=cast(Synchronous, values.choice("SYNCHRONOUS", ("FULL", "NORMAL"))),
         access=Access(
             write_token=values.text("WRITE_TOKEN"),
@@ -64,7 +72,21 @@ def parse(given: Mapping[str, Any]) -> StreamsConf:
         max_body=int(values.number("MAX_BODY", at_least=1)),
         sse_seconds=values.number("SSE_SECONDS", at_least=1),
         long_poll_seconds=values.number("LONG_POLL_SECONDS", at_least=0),
+        postgres=postgres,
     )
+
+
+def connection_parameters() -> dict[str, Any]:
+    """What psycopg needs to reach the default database as Django does, without Django's cursors."""
+    database = connections["default"]
+    parameters = database.get_connection_params()
+    own = {key: value for key, value in parameters.items() if key not in _DJANGOS}
+    return {**own, "assume_role": database.settings_dict["OPTIONS"].get("assume_role")}
+
+
+def is_pooled() -> bool:
+    """Whether the default database is behind a pooler that lends connections by the transaction."""
+    return bool(connections["default"].settings_dict.get("DISABLE_SERVER_SIDE_CURSORS"))
 
 
 def _check_known(key: str) -> None:
@@ -108,8 +130,31 @@ def _wrong(key: str, wanted: str) -> ImproperlyConfigured:
     return ImproperlyConfigured(f'DURABLE_STREAMS["{key}"] must be {wanted}.')
 
 
+def _in_postgres(values: _Values) -> bool:
+    """Whether the streams are to live in the default database, which then must be ready for it."""
+    store = values.choice("STORE", _STORES)
+    at_hand = connections["default"].vendor == "postgresql"
+    if store != "postgres" and (store != "auto" or values.given["SQLITE_PATH"] is not None or not at_hand):
+        return False
+    if not at_hand:
+        raise ImproperlyConfigured(
+            'DURABLE_STREAMS["STORE"] is "postgres", but the default database is not PostgreSQL.'
+        )
+    if not apps.is_installed(_APP):
+        raise ImproperlyConfigured(
+            f'The default database is PostgreSQL: add "{_APP}" to INSTALLED_APPS and run `manage.py migrate` '
+            'to keep the streams in it, or set DURABLE_STREAMS["SQLITE_PATH"] to a file to keep them there.'
+        )
+    if find_spec("psycopg") is None:
+        raise ImproperlyConfigured(
+            "Streams in PostgreSQL need psycopg 3: install durable-chat[postgres], or set "
+            'DURABLE_STREAMS["SQLITE_PATH"] to a file.'
+        )
+    return True
+
+
 def _sqlite_path(values: _Values) -> Path | None:
-    store = values.choice("STORE", ("auto", "sqlite", "memory"))
+    store = values.choice("STORE", _STORES)
     path = values.given["SQLITE_PATH"]
     if store == "memory":
         return None

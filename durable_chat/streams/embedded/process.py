@@ -2,24 +2,31 @@
 
 import threading
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from django.core.signals import setting_changed
 from django.dispatch import receiver
 
 from durable_chat.streams.embedded import conf
-from durable_chat.streams.embedded.asgi import Receive, Scope, Send, StreamsApplication
+from durable_chat.streams.embedded.asgi import Application, Receive, Scope, Send, StreamsApplication
 from durable_chat.streams.embedded.conf import StreamsConf
 from durable_chat.streams.protocol.exchange import Request, Response
 from durable_chat.streams.server.server import StreamServer
+from durable_chat.streams.stores.catalogue import CataloguedStore
 from durable_chat.streams.stores.memory import MemoryStore
 from durable_chat.streams.stores.sqlite import SQLiteStore
+
+
+class _Store(CataloguedStore, Protocol):
+    """A store that ends without a loop."""
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class _Embedded:
     conf: StreamsConf
-    store: MemoryStore | SQLiteStore
+    store: _Store
     server: StreamServer
 
 
@@ -30,6 +37,11 @@ _current: _Embedded | None = None
 def server() -> StreamServer:
     """This process's server. Raises ``ImproperlyConfigured``."""
     return _embedded().server
+
+
+def store() -> CataloguedStore:
+    """What this process's server keeps its streams in. Raises ``ImproperlyConfigured``."""
+    return _embedded().store
 
 
 async def handle(request: Request) -> Response:
@@ -44,6 +56,25 @@ async def application(scope: Scope, receive: Receive, send: Send, *, root: str =
         embedded.server.handle, root=root, access=embedded.conf.access, max_body=embedded.conf.max_body
     )
     await door(scope, receive, send)
+
+
+def mount(django_application: Any, *, root: str = "/v1/stream/") -> Application:
+    """The site's ASGI application: streams below ``root`` are answered here, all else by Django.
+
+    Without Django's middleware and without a thread each. Raises ``ValueError`` for a root that does not
+    begin and end with a slash.
+    """
+    if not (root.startswith("/") and root.endswith("/")):
+        raise ValueError(f"The streams' root begins and ends with a slash, which {root!r} does not.")
+
+    async def mounted(scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
+        if scope["type"] == "http" and path.startswith(root):
+            await application(scope, receive, send, root=root)
+        else:
+            await django_application(scope, receive, send)
+
+    return mounted
 
 
 def close() -> None:
@@ -66,11 +97,7 @@ def _embedded() -> _Embedded:
 
 
 def _build(settings: StreamsConf) -> _Embedded:
-    store = (
-        MemoryStore()
-        if settings.sqlite_path is None
-        else SQLiteStore(settings.sqlite_path, synchronous=settings.synchronous)
-    )
+    store = _store(settings)
     server = StreamServer(
         store,
         sse_seconds=settings.sse_seconds,
@@ -78,6 +105,16 @@ def _build(settings: StreamsConf) -> _Embedded:
         max_body=settings.max_body,
     )
     return _Embedded(settings, store, server)
+
+
+def _store(settings: StreamsConf) -> _Store:
+    if settings.postgres:
+        from durable_chat.streams.embedded.postgres import PostgresStore  # psycopg is not everybody's
+
+        return PostgresStore(conf.connection_parameters, pooled=conf.is_pooled())
+    if settings.sqlite_path is None:
+        return MemoryStore()
+    return SQLiteStore(settings.sqlite_path, synchronous=settings.synchronous)
 
 
 @receiver(setting_changed)

@@ -84,6 +84,12 @@ class StreamExists(Conflict):
     code, sentence = "stream_exists", "A stream with another configuration exists at this path."
 
 
+class SourceGone(Conflict):
+    """The stream to fork has been deleted, and is kept only for the forks that it has (section 4.2)."""
+
+    code, sentence = "source_gone", "The stream to fork has been deleted."
+
+
 class StreamClosed(Conflict):
     """The stream takes no more appends (section 4.1)."""
 

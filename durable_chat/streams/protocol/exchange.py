@@ -19,7 +19,8 @@ class Request:
     """One request to a streams server.
 
     ``path`` is the stream's name below the server's root, decoded and without a leading slash; the names of
-    ``headers`` are in lower case; a query parameter that was given twice keeps its last value.
+    ``headers`` are in lower case; a query parameter that was given twice keeps its last value. A stream that
+    a header names is named as ``path`` names this one.
     """
 
     method: str

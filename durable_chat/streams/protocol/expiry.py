@@ -28,14 +28,18 @@ class Expiry:
         """Whether both mean the same: two spellings of one moment do."""
         return self.ttl == other.ttl and self._moment() == other._moment()
 
-    def is_over(self, *, touched: float, now: float) -> bool:
-        """Whether a stream that was last used at ``touched`` has expired at ``now`` (both Unix seconds)."""
-        moment = self._moment()
-        if moment is not None:
-            return now >= moment
+    def ends(self, *, touched: float) -> float | None:
+        """When a stream that was last used at ``touched`` expires, if it ever does (both Unix seconds)."""
+        if self.ttl is None:
+            return self._moment()
         # Reads note their time only once per TTL/10 (see `touch_due`), so that much is granted on top: a
         # stream may live a little longer than it asked for, never shorter.
-        return self.ttl is not None and now >= touched + self.ttl * 1.1
+        return touched + self.ttl * 1.1
+
+    def is_over(self, *, touched: float, now: float) -> bool:
+        """Whether a stream that was last used at ``touched`` has expired at ``now`` (both Unix seconds)."""
+        ends = self.ends(touched=touched)
+        return ends is not None and now >= ends
 
     def touch_due(self, *, touched: float, now: float) -> bool:
         """Whether a read at ``now`` is worth noting, which costs a write."""

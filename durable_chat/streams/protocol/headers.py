@@ -6,6 +6,8 @@ from typing import Final
 STREAM_CLOSED: Final = "stream-closed"
 STREAM_CURSOR: Final = "stream-cursor"
 STREAM_EXPIRES_AT: Final = "stream-expires-at"
+STREAM_FORK_OFFSET: Final = "stream-fork-offset"
+STREAM_FORK_SUB_OFFSET: Final = "stream-fork-sub-offset"
 STREAM_FORKED_FROM: Final = "stream-forked-from"
 STREAM_NEXT_OFFSET: Final = "stream-next-offset"
 STREAM_SEQ: Final = "stream-seq"

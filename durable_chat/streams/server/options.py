@@ -17,6 +17,5 @@ class Options:
 
     sse_seconds: float = SSE_SECONDS
     long_poll_seconds: float = LONG_POLL_SECONDS
-    page_bytes: int = PAGE_BYTES
     max_body: int = MAX_BODY
     cache_control: str = PRIVATE

@@ -1,38 +1,38 @@
 """Reading from an offset: the catch-up answer, and the way to the live ones (sections 5.6 and 8)."""
 
+from durable_chat.streams.hub import Hub
 from durable_chat.streams.protocol.errors import BadRequest
 from durable_chat.streams.protocol.exchange import Request, Response
-from durable_chat.streams.protocol.offsets import NOW, START, decode
+from durable_chat.streams.protocol.offsets import NOW, START
 from durable_chat.streams.server import live
 from durable_chat.streams.server.options import Options
-from durable_chat.streams.server.pages import body, describe, etag
-from durable_chat.streams.stores.base import StreamStore
+from durable_chat.streams.server.pages import describe, etag
 
 
-async def read(store: StreamStore, request: Request, *, options: Options) -> Response:
+async def read(hub: Hub, request: Request, *, options: Options) -> Response:
     """One page, or a live answer. Raises ``BadRequest`` for parameters that mean nothing."""
     offset, mode = request.query.get("offset"), request.query.get("live")
     if mode is None:
-        return await _catch_up(store, request, offset=START if offset is None else offset, options=options)
+        return await _catch_up(hub, request, offset=START if offset is None else offset, options=options)
     if offset is None:
         raise BadRequest("A live read needs an offset.")
     match mode:
         case "long-poll":
-            return await live.long_poll(store, request, position=decode(offset), options=options)
+            return await live.long_poll(hub, request, offset=offset, options=options)
         case "sse":
-            return await live.sse(store, request, position=decode(offset), options=options)
+            return await live.sse(hub, request, offset=offset, options=options)
     raise BadRequest("live is long-poll or sse.")
 
 
-async def _catch_up(store: StreamStore, request: Request, *, offset: str, options: Options) -> Response:
-    page = await store.read(request.path, decode(offset), limit=options.page_bytes)
-    headers = describe(page, cursor=live.cursor(request))
+async def _catch_up(hub: Hub, request: Request, *, offset: str, options: Options) -> Response:
+    frame = await hub.read(request.path, offset)
+    headers = describe(frame, cursor=live.cursor(request))
     if offset == NOW:
-        return Response(200, {**headers, "cache-control": "no-store"}, body(page))
-    headers |= {"cache-control": options.cache_control, "etag": etag(page)}
+        return Response(200, {**headers, "cache-control": "no-store"}, frame.body)
+    headers |= {"cache-control": options.cache_control, "etag": etag(frame)}
     if _matches(request.headers.get("if-none-match", ""), headers["etag"]):
         return Response(304, headers)
-    return Response(200, headers, body(page))
+    return Response(200, headers, frame.body)
 
 
 def _matches(if_none_match: str, tag: str) -> bool:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from durable_chat.streams.hub import Hub, StoreSource
 from durable_chat.streams.protocol.errors import (
     BadRequest,
     MethodNotAllowed,
@@ -33,7 +34,7 @@ _RESERVED = "__ds"
 class StreamServer:
     """The Durable Streams protocol over a store. ``handle`` is a ``Handler``.
 
-    It holds nothing between requests: whoever made the store closes it.
+    It holds nothing but while somebody reads live: whoever made the store closes it.
     """
 
     def __init__(
@@ -47,7 +48,8 @@ class StreamServer:
         cache_control: str = PRIVATE,
     ) -> None:
         self.store = store
-        self.options = Options(sse_seconds, long_poll_seconds, page_bytes, max_body, cache_control)
+        self.hub = Hub(StoreSource(store, page_bytes))
+        self.options = Options(sse_seconds, long_poll_seconds, max_body, cache_control)
 
     async def handle(self, request: Request) -> Response:
         """Answer one request; a refusal is an answer too. Raises only what nobody foresaw."""
@@ -65,7 +67,7 @@ class StreamServer:
             raise PayloadTooLarge
         match request.method:
             case "GET":
-                return await read(self.store, request, options=self.options)
+                return await read(self.hub, request, options=self.options)
             case "POST":
                 return await append(self.store, request)
             case "PUT":

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from durable_chat.streams.protocol.expiry import Expiry
+from durable_chat.streams.protocol.forks import Fork
 from durable_chat.streams.protocol.producers import ProducerStamp, ProducerState
 
 
@@ -21,12 +22,13 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class NewStream:
-    """What a PUT asks for (section 5.1)."""
+    """What a PUT asks for (section 5.1). A fork without a content type has its source's (section 4.2)."""
 
     content_type: str
     expiry: Expiry = field(default_factory=Expiry)
     batch: Batch = field(default_factory=Batch)
     closed: bool = False
+    fork: Fork | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,8 @@ class Stream:
     """The state of a stream at one moment.
 
     ``tag`` is drawn at random when the stream is created, which tells a stream that was created anew at the
-    same path from the old one. ``touched`` is when it was last used, in Unix seconds.
+    same path from the old one. ``touched`` is when it was last used, in Unix seconds. ``forks`` counts the
+    streams that were forked from it and are still kept; as long as there are any, so is a ``deleted`` stream.
     """
 
     tag: str
@@ -56,6 +59,19 @@ class Stream:
     closed_by: ProducerStamp | None
     last_seq: str | None
     touched: float
+    fork: Fork | None = None
+    forks: int = 0
+    deleted: bool = False
+
+    @property
+    def start(self) -> int:
+        """Where its own batches begin: what lies before is its source's."""
+        return 0 if self.fork is None else self.fork.position or 0
+
+    @property
+    def ends(self) -> float | None:
+        """When it expires if it is not used again, in Unix seconds; None: never."""
+        return None if self.deleted else self.expiry.ends(touched=self.touched)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,27 +114,35 @@ class StreamStore(Protocol):
     """Streams by path. Usable from any number of event loops and threads of a process at once.
 
     Every method but ``wait`` and ``aclose`` raises ``Unavailable`` when the store cannot answer now; what was
-    refused so may still have been written, which is what producers are for. A stream that has expired is not
-    there. What a returned ``create``, ``append`` or ``delete`` did is as durable as the store ever makes it.
+    refused so may still have been written, which is what producers are for. A stream that has expired is as
+    good as deleted: it is not there, or ``StreamGone`` while it has forks. What a returned ``create``,
+    ``append`` or ``delete`` did is as durable as the store ever makes it.
     """
 
     async def create(self, path: str, new: NewStream) -> Created:
-        """Create the stream with its first batch. Raises ``StreamExists`` if it is there but not the same."""
+        """Create the stream with its first batch. Raises ``StreamExists`` if it is there but not the same.
+
+        A fork refers to its source's batches (``rules.check_fork`` has the errors).
+        """
 
     async def append(self, path: str, append: Append) -> Appended:
         """Append, close, or both at once, if the rules allow (``rules.check_append`` has the errors)."""
 
     async def head(self, path: str) -> Stream:
-        """The stream's state, without counting as use of it. Raises ``StreamNotFound``."""
+        """The stream's state, without counting as use of it. Raises ``StreamNotFound`` or ``StreamGone``."""
 
     async def read(self, path: str, position: int | None, *, limit: int) -> Page:
         """What follows ``position`` (``None``: the tail), at least one batch and about ``limit`` bytes.
 
-        Raises ``StreamNotFound``, and ``InvalidOffset`` for a position at which no batch ends.
+        Raises ``StreamNotFound``, ``StreamGone`` and, for a position at which no batch ends,
+        ``InvalidOffset``.
         """
 
     async def delete(self, path: str) -> None:
-        """Delete the stream and erase its bytes. Raises ``StreamNotFound``."""
+        """Delete the stream and erase its bytes, or have its last fork's end do so.
+
+        Raises ``StreamNotFound``, and ``StreamGone`` if that is what it waits for already.
+        """
 
     async def wait(self, path: str, position: int, *, timeout: float) -> None:
         """Return once the tail is past ``position``, the stream closed or gone, or ``timeout`` s over."""

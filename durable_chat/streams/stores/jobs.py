@@ -10,7 +10,9 @@ from enum import Enum, auto
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from durable_chat.streams.protocol.errors import Unavailable
+from durable_chat.streams.protocol.errors import TooManyRequests, Unavailable
+
+MOST = 10_000  # jobs that wait; a disk that stalls must not fill the memory
 
 S = TypeVar("S")
 R = TypeVar("R")
@@ -39,16 +41,22 @@ class _Mark(Enum):
 
 
 class Inbox(Generic[S]):
-    """A queue of jobs, filled from any loop or thread, drained by ``workers`` threads."""
+    """A queue of about ``most`` jobs, filled from any loop or thread, drained by ``workers`` threads."""
 
-    def __init__(self, *, workers: int = 1) -> None:
+    def __init__(self, *, workers: int = 1, most: int = MOST) -> None:
         self._queue: SimpleQueue[Job[S] | _Mark] = SimpleQueue()
+        self._most = most
         self._workers = workers
         self._lock = threading.Lock()
         self._closed = False
 
     async def ask(self, work: Callable[[S], R]) -> R:
-        """The result of ``work``. It is done even if the caller is cancelled while it waits."""
+        """The result of ``work``. It is done even if the caller is cancelled while it waits.
+
+        Raises ``TooManyRequests`` when more is asked than the workers can do, ``Unavailable`` once closed.
+        """
+        if self._queue.qsize() >= self._most:
+            raise TooManyRequests
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._put(Job(work, future))
         return await future

@@ -6,23 +6,26 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-from durable_chat.streams.protocol.errors import StreamNotFound
+from durable_chat.streams.protocol.errors import StreamGone, StreamNotFound
+from durable_chat.streams.protocol.forks import Fork
 from durable_chat.streams.stores import rules, tables
 from durable_chat.streams.stores.base import Append, Appended, Created, NewStream, Page, Stream
+from durable_chat.streams.stores.catalogue import Listed
 from durable_chat.streams.stores.jobs import Inbox
 from durable_chat.streams.stores.tables import Row, Synchronous
-from durable_chat.streams.stores.threads import File, Reader, Transaction, Writer
+from durable_chat.streams.stores.threads import SWEPT_AT_ONCE, File, Reader, Transaction, Writer
 from durable_chat.streams.stores.waiters import Waiters
 
 _READERS: Final = 2
 
 
 class SQLiteStore:
-    """Keeps streams in the file at ``path``; other processes may use it too. Implements ``StreamStore``.
+    """Keeps streams in the file at ``path``; other processes may use it too. A ``CataloguedStore``.
 
     ``synchronous`` is SQLite's: with FULL what was acknowledged survives a power cut, with NORMAL only the
     death of the process. The file is opened, and made if need be, by the first call that needs it; one that
@@ -44,7 +47,7 @@ class SQLiteStore:
         self._waiters = Waiters()
         self._writes: Inbox[Transaction] = Inbox()
         self._reads: Inbox[sqlite3.Connection] = Inbox(workers=_READERS)
-        self._writer = Writer(file, self._writes, self._waiters)
+        self._writer = Writer(file, self._writes, self._waiters, sweep=self._sweep)
         self._threads: list[threading.Thread] = [
             self._writer,
             *(Reader("reader", file, self._reads) for _ in range(_READERS)),
@@ -67,7 +70,7 @@ class SQLiteStore:
         page = await self._reads.ask(partial(self._read, path, position, limit=limit))
         now = self._clock()
         if rules.touch_due(page.stream, now=now):  # noted behind the answer: no reader waits for the writer
-            self._writes.tell(partial(_touch, path, page.stream.tag, now))
+            self._writes.tell(partial(_touch, path, replace(page.stream, touched=now)))
         return page
 
     async def delete(self, path: str) -> None:
@@ -75,7 +78,7 @@ class SQLiteStore:
         await self._writes.ask(partial(self._delete, path))
 
     async def wait(self, path: str, position: int, *, timeout: float) -> None:
-        with self._waiters.at(path, position) as woken, suppress(StreamNotFound, TimeoutError):
+        with self._waiters.at(path, position) as woken, suppress(StreamNotFound, StreamGone, TimeoutError):
             if not self._writer.watches:
                 self._writes.nudge()
             stream = await self.head(path)
@@ -83,6 +86,16 @@ class SQLiteStore:
                 return
             async with asyncio.timeout(timeout):
                 await woken
+
+    async def scan(self, *, prefix: str = "", after: str = "", limit: int) -> list[Listed]:
+        self._start()
+        return await self._reads.ask(
+            partial(tables.scan, prefix=prefix, after=after, limit=limit, now=self._clock())
+        )
+
+    async def sweep(self, *, limit: int) -> int:
+        self._start()
+        return await self._writes.ask(partial(self._sweep, limit=limit))
 
     async def aclose(self) -> None:
         await asyncio.get_running_loop().run_in_executor(None, self.close)
@@ -107,18 +120,19 @@ class SQLiteStore:
                 self._started = True
 
     def _create(self, path: str, new: NewStream, transaction: Transaction) -> Created:
-        row = self._live(path, transaction)
+        row = self._look(path, transaction)
+        source = None if new.fork is None else self._look(new.fork.source, transaction)
         if row is not None:
-            rules.check_create(row.stream, new)
+            rules.check_create(row.stream, new, source=None if source is None else source.stream)
             return Created(row.stream, new=False)
+        if new.fork is not None:
+            new = _fork(new, new.fork, source, transaction.connection)
         stream = rules.create(new, now=self._clock())
         tables.insert(transaction.connection, path, stream, new.batch)
         return Created(stream, new=True)
 
     def _append(self, path: str, append: Append, transaction: Transaction) -> Appended:
-        row = self._live(path, transaction)
-        if row is None:
-            raise StreamNotFound
+        row = self._there(path, transaction)
         connection, stamp = transaction.connection, append.producer
         producer = None if stamp is None else tables.producer_of(connection, row, stamp)
         if not rules.check_append(row.stream, append, producer):
@@ -131,18 +145,22 @@ class SQLiteStore:
         return Appended(stream, new=True, producer=rules.producer_after(append, producer))
 
     def _delete(self, path: str, transaction: Transaction) -> None:
-        row = self._live(path, transaction)
+        transaction.delete(path, self._there(path, transaction))
+
+    def _there(self, path: str, transaction: Transaction) -> Row:
+        row = self._look(path, transaction)
         if row is None:
             raise StreamNotFound
-        transaction.erase(path, row)
+        rules.check_there(row.stream, now=self._clock())
+        return row
 
-    def _live(self, path: str, transaction: Transaction) -> Row | None:
-        """The stream, unless it has expired, which erases it."""
+    def _look(self, path: str, transaction: Transaction) -> Row | None:
+        """What is kept at a path, deleted or not. What has expired is deleted first."""
         row = tables.find(transaction.connection, path)
         if row is None or not rules.is_over(row.stream, now=self._clock()):
             return row
-        transaction.erase(path, row)
-        return None
+        transaction.delete(path, row)
+        return tables.find(transaction.connection, path)
 
     def _read(self, path: str, position: int | None, connection: sqlite3.Connection, *, limit: int) -> Page:
         row = self._find(path, connection)
@@ -152,11 +170,28 @@ class SQLiteStore:
         row = tables.find(connection, path)
         if row is None:
             raise StreamNotFound
-        if rules.is_over(row.stream, now=self._clock()):
-            self._writes.tell(partial(self._live, path))
-            raise StreamNotFound
+        now = self._clock()
+        if rules.is_over(row.stream, now=now):
+            self._writes.tell(partial(self._look, path))
+        rules.check_there(row.stream, now=now)
         return row
 
+    def _sweep(self, transaction: Transaction, *, limit: int = SWEPT_AT_ONCE) -> int:
+        ended = tables.ended(transaction.connection, now=self._clock(), limit=limit)
+        for path in ended:
+            self._look(path, transaction)
+        return len(ended)
 
-def _touch(path: str, tag: str, now: float, transaction: Transaction) -> None:
-    tables.touch(transaction.connection, path, tag, now)
+
+def _touch(path: str, stream: Stream, transaction: Transaction) -> None:
+    tables.touch(transaction.connection, path, stream)
+
+
+def _fork(new: NewStream, fork: Fork, source: Row | None, connection: sqlite3.Connection) -> NewStream:
+    """The request with what it takes from its source, which has one fork more."""
+    if source is None:
+        raise StreamNotFound("There is no stream to fork.")
+    position = rules.check_fork(new, fork, source.stream)
+    new = rules.fork(new, fork, tables.page(connection, source, position, limit=1))
+    tables.update_forks(connection, Row(source.id, rules.forked(source.stream)))
+    return new

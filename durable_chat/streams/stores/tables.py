@@ -1,26 +1,31 @@
 """The SQLite store's tables, and every statement that touches them."""
 
 import sqlite3
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-from durable_chat.streams.protocol.errors import InvalidOffset, Unavailable
+from durable_chat.streams.protocol import forks
+from durable_chat.streams.protocol.errors import Unavailable
 from durable_chat.streams.protocol.expiry import Expiry
-from durable_chat.streams.protocol.headers import is_json
+from durable_chat.streams.protocol.forks import Fork
 from durable_chat.streams.protocol.producers import ProducerStamp, ProducerState
+from durable_chat.streams.stores import rules
 from durable_chat.streams.stores.base import Batch, Page, Stream
+from durable_chat.streams.stores.catalogue import Listed
 
 Synchronous: TypeAlias = Literal["FULL", "NORMAL"]
 
-_VERSION: Final = 1
 _WAL_ATTEMPTS: Final = 50
 _WAL_BYTES: Final = 64 * 1024 * 1024
+_BEHIND_ALL: Final = "\U0010ffff"  # no path holds it: it is not printable
 
 # One row an append: a batch is written and read whole. Clustered by (stream, finish), so that an append is an
 # insert at the end of its stream and a read is one range, however long the stream and however many there are.
-_SCHEMA: Final = """
+_STREAMS: Final = """
 CREATE TABLE stream (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     path TEXT NOT NULL UNIQUE,
@@ -51,6 +56,29 @@ CREATE TABLE producer (
     PRIMARY KEY (stream, id)
 ) STRICT, WITHOUT ROWID;
 """
+
+# How much is kept of a stream, and when it expires: for the catalogue, at a cost that does not grow.
+_CATALOGUE: Final = """
+ALTER TABLE stream ADD COLUMN size INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE stream ADD COLUMN ends REAL;
+UPDATE stream SET
+    size = (SELECT coalesce(sum(length(data)), 0) FROM batch WHERE batch.stream = stream.id),
+    ends = coalesce((julianday(upper(expires_at)) - 2440587.5) * 86400, touched + ttl * 1.1);
+CREATE INDEX stream_ends ON stream (ends) WHERE ends IS NOT NULL;
+"""
+
+# Where a stream was forked from, and how many were forked from it. A path is enough of a reference: as long
+# as it has forks, no other stream can be there.
+_FORKS: Final = """
+ALTER TABLE stream ADD COLUMN source TEXT;
+ALTER TABLE stream ADD COLUMN source_position INTEGER;
+ALTER TABLE stream ADD COLUMN source_sub_offset INTEGER;
+ALTER TABLE stream ADD COLUMN forks INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE stream ADD COLUMN deleted INTEGER NOT NULL DEFAULT 0;
+"""
+
+# The file's version is how many of them it has seen: what has been released is not changed, only added to.
+_MIGRATIONS: Final = (_STREAMS, _CATALOGUE, _FORKS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +124,14 @@ def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
 
 
 def _migrate(connection: sqlite3.Connection) -> None:
-    if _version(connection) == 0:
+    if _version(connection) < len(_MIGRATIONS):
         connection.execute("BEGIN IMMEDIATE")
-        if _version(connection) == 0:  # or another process has been quicker
-            for statement in _SCHEMA.strip().split(";\n"):
+        for migration in _MIGRATIONS[_version(connection) :]:  # none, if another process has been quicker
+            for statement in migration.strip().split(";\n"):
                 connection.execute(statement)
-            connection.execute(f"PRAGMA user_version={_VERSION}")
+        connection.execute(f"PRAGMA user_version={len(_MIGRATIONS)}")
         connection.execute("COMMIT")
-    if _version(connection) > _VERSION:
+    if _version(connection) > len(_MIGRATIONS):
         raise Unavailable("The streams database was written by a newer version.")
 
 
@@ -113,25 +141,46 @@ def _version(connection: sqlite3.Connection) -> int:
 
 
 def find(connection: sqlite3.Connection, path: str) -> Row | None:
-    """The stream at a path, expired or not."""
+    """What is kept at a path, expired, deleted or neither."""
     found = connection.execute(
         "SELECT id, tag, content_type, ttl, expires_at, tail, closed, closer, closer_epoch, closer_seq,"
-        " last_seq, touched FROM stream WHERE path = ?",
+        " last_seq, touched, source, source_position, source_sub_offset, forks, deleted"
+        " FROM stream WHERE path = ?",
         (path,),
     ).fetchone()
     if found is None:
         return None
-    key, tag, content_type, ttl, expires_at, tail, closed, closer, epoch, seq, last_seq, touched = found
-    closed_by = None if closer is None else ProducerStamp(closer, epoch, seq)
-    expiry = Expiry(ttl, expires_at)
-    return Row(key, Stream(tag, content_type, expiry, tail, bool(closed), closed_by, last_seq, touched))
+    key, tag, content_type, ttl, expires_at, tail, closed, closer, epoch, seq, last_seq, touched, *forked = (
+        found
+    )
+    source, position, sub_offset, forks, deleted = forked
+    stream = Stream(
+        tag,
+        content_type,
+        Expiry(ttl, expires_at),
+        tail,
+        bool(closed),
+        None if closer is None else ProducerStamp(closer, epoch, seq),
+        last_seq,
+        touched,
+        None if source is None else Fork(source, position, sub_offset),
+        forks,
+        bool(deleted),
+    )
+    return Row(key, stream)
+
+
+def source_of(connection: sqlite3.Connection, stream: Stream) -> Row | None:
+    """What a stream was forked from, if it was; that is kept as long as the stream is."""
+    return None if stream.fork is None else find(connection, stream.fork.source)
 
 
 def insert(connection: sqlite3.Connection, path: str, stream: Stream, batch: Batch) -> None:
     """A new stream with its first batch."""
+    fork = stream.fork
     key = connection.execute(
-        "INSERT INTO stream (path, tag, content_type, ttl, expires_at, tail, closed, touched)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO stream (path, tag, content_type, ttl, expires_at, tail, closed, touched, ends, size,"
+        " source, source_position, source_sub_offset) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             path,
             stream.tag,
@@ -141,6 +190,11 @@ def insert(connection: sqlite3.Connection, path: str, stream: Stream, batch: Bat
             stream.tail,
             stream.closed,
             stream.touched,
+            stream.ends,
+            len(batch.data),
+            fork and fork.source,
+            fork and fork.position,
+            fork and fork.sub_offset,
         ),
     ).lastrowid
     assert key is not None
@@ -152,7 +206,7 @@ def update(connection: sqlite3.Connection, row: Row, batch: Batch) -> None:
     stream, closer = row.stream, row.stream.closed_by
     connection.execute(
         "UPDATE stream SET tail = ?, closed = ?, closer = ?, closer_epoch = ?, closer_seq = ?, last_seq = ?,"
-        " touched = ? WHERE id = ?",
+        " touched = ?, ends = ?, size = size + ? WHERE id = ?",
         (
             stream.tail,
             stream.closed,
@@ -161,6 +215,8 @@ def update(connection: sqlite3.Connection, row: Row, batch: Batch) -> None:
             closer and closer.seq,
             stream.last_seq,
             stream.touched,
+            stream.ends,
+            len(batch.data),
             row.id,
         ),
     )
@@ -173,6 +229,16 @@ def _insert_batch(connection: sqlite3.Connection, key: int, tail: int, batch: Ba
             "INSERT INTO batch (stream, finish, start, data) VALUES (?, ?, ?, ?)",
             (key, tail, tail - batch.length, batch.data),
         )
+
+
+def update_forks(connection: sqlite3.Connection, row: Row) -> None:
+    """How many forks a stream has, and whether they are all that it is kept for. Then it has no writers."""
+    connection.execute(
+        "UPDATE stream SET forks = ?, deleted = ?, ends = ? WHERE id = ?",
+        (row.stream.forks, row.stream.deleted, row.stream.ends, row.id),
+    )
+    if row.stream.deleted:
+        connection.execute("DELETE FROM producer WHERE stream = ?", (row.id,))
 
 
 def producer_of(connection: sqlite3.Connection, row: Row, stamp: ProducerStamp) -> ProducerState | None:
@@ -192,11 +258,33 @@ def remember(connection: sqlite3.Connection, row: Row, stamp: ProducerStamp) -> 
     )
 
 
-def touch(connection: sqlite3.Connection, path: str, tag: str, now: float) -> None:
-    """Note that a stream has been read, if it is still the one that was."""
+def touch(connection: sqlite3.Connection, path: str, stream: Stream) -> None:
+    """Note when a stream has been read, if it is still the one that was."""
     connection.execute(
-        "UPDATE stream SET touched = max(touched, ?) WHERE path = ? AND tag = ?", (now, path, tag)
+        "UPDATE stream SET touched = max(touched, ?), ends = max(ends, ?) WHERE path = ? AND tag = ?",
+        (stream.touched, stream.ends, path, stream.tag),
     )
+
+
+def scan(connection: sqlite3.Connection, *, prefix: str, after: str, limit: int, now: float) -> list[Listed]:
+    """The streams that live at ``now``, whose paths begin with ``prefix`` and follow ``after``, in order."""
+    found = connection.execute(
+        "SELECT path, size FROM stream WHERE path > ? AND path >= ? AND path < ?"
+        " AND NOT deleted AND (ends IS NULL OR ends > ?) ORDER BY path LIMIT ?",
+        (after, prefix, prefix + _BEHIND_ALL, now, limit),
+    ).fetchall()
+    rows = [(path, find(connection, path), size) for path, size in found]
+    return [Listed(path, row.stream, size) for path, row, size in rows if row is not None]
+
+
+def ended(connection: sqlite3.Connection, *, now: float, limit: int) -> list[str]:
+    """Paths of streams that have expired at ``now``, the oldest first."""
+    return [
+        path
+        for (path,) in connection.execute(
+            "SELECT path FROM stream WHERE ends <= ? ORDER BY ends LIMIT ?", (now, limit)
+        )
+    ]
 
 
 def erase(connection: sqlite3.Connection, row: Row) -> None:
@@ -211,19 +299,19 @@ def page(connection: sqlite3.Connection, row: Row, start: int, *, limit: int) ->
 
     Raises ``InvalidOffset`` for a position at which no batch ends.
     """
-    batches: list[bytes] = []
-    size, end = 0, start
-    for finish, begin, data in connection.execute(
-        "SELECT finish, start, data FROM batch WHERE stream = ? AND finish > ? ORDER BY finish",
-        (row.id, start),
-    ):
-        if begin != end:
-            raise InvalidOffset
-        batches.append(data)
-        size, end = size + len(data), finish
-        if size >= limit:
-            break
-    if not batches and start != row.stream.tail:
-        raise InvalidOffset
-    joint = b"," if is_json(row.stream.content_type) else b""
-    return Page(row.stream, start, end, joint.join(batches))
+    following = chain.from_iterable(
+        connection.execute(
+            "SELECT start, finish, data FROM batch WHERE stream = ? AND finish > ? AND finish <= ?"
+            " ORDER BY finish",
+            piece,
+        )
+        for piece in forks.pieces(_lineage(connection, row), start, tail=row.stream.tail)
+    )
+    return rules.page(row.stream, start, following, limit=limit)
+
+
+def _lineage(connection: sqlite3.Connection, row: Row) -> Iterator[tuple[int, int]]:
+    kept: Row | None = row
+    while kept is not None:
+        yield kept.id, kept.stream.start
+        kept = source_of(connection, kept.stream)

@@ -5,14 +5,14 @@ import sqlite3
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
 from durable_chat.streams.protocol.errors import StreamError, Unavailable
-from durable_chat.streams.stores import tables
+from durable_chat.streams.stores import rules, tables
 from durable_chat.streams.stores.jobs import Inbox, Job, Outcome, settle
 from durable_chat.streams.stores.tables import Row, Synchronous
 from durable_chat.streams.stores.waiters import Waiters
@@ -25,6 +25,10 @@ _COMMITTED_AT_ONCE: Final = 256  # appends in one transaction
 _READ_AT_ONCE: Final = 8
 _POLL_SECONDS: Final = 0.01
 _PURGE_SECONDS: Final = 1.0
+_SWEEP_SECONDS: Final = 60.0
+
+SWEPT_AT_ONCE: Final = 100
+"""How many expired streams one transaction erases at most."""
 
 
 class _Broken(Exception):
@@ -51,11 +55,18 @@ class Transaction:
     moved: dict[str, int | None] = field(default_factory=dict)
     erased: bool = False
 
-    def erase(self, path: str, row: Row) -> None:
-        """Everything that is kept of a stream."""
-        tables.erase(self.connection, row)
+    def delete(self, path: str, row: Row) -> None:
+        """Delete a stream: now, or once its last fork has ended."""
         self.moved[path] = None
         self.erased = True
+        row = Row(row.id, replace(row.stream, deleted=True))
+        while rules.is_left(row.stream):
+            tables.erase(self.connection, row)
+            source = tables.source_of(self.connection, row.stream)
+            if source is None:
+                return
+            row = Row(source.id, rules.released(source.stream))
+        tables.update_forks(self.connection, row)
 
 
 class _Worker(threading.Thread, ABC, Generic[S]):
@@ -119,12 +130,21 @@ class Writer(_Worker[Transaction]):
     """Commits all that is queued at once, then wakes whoever waits for it.
 
     Other processes' commits wake the waiters too: this connection is asked for them every few milliseconds,
-    for as long as somebody waits.
+    for as long as somebody waits. Between commits, ``sweep`` erases what has expired.
     """
 
-    def __init__(self, file: File, inbox: Inbox[Transaction], waiters: Waiters) -> None:
+    def __init__(
+        self,
+        file: File,
+        inbox: Inbox[Transaction],
+        waiters: Waiters,
+        *,
+        sweep: Callable[[Transaction], int],
+    ) -> None:
         super().__init__("writer", file, inbox)
         self._waiters = waiters
+        self._sweep: Job[Transaction] = Job(sweep)
+        self._next_sweep = time.monotonic() + _SWEEP_SECONDS
         self._seen: int | None = None  # data_version: changes with every commit of another connection
         self._looked = 0.0
         self._unpurged = False
@@ -136,6 +156,8 @@ class Writer(_Worker[Transaction]):
         if self._unpurged:
             self._purge()
         settle(outcomes)
+        if go_on and time.monotonic() >= self._next_sweep:
+            self._sweep_some()
         if self.watches and time.monotonic() >= self._looked + _POLL_SECONDS:
             self._look_for_others()
         return go_on
@@ -146,7 +168,8 @@ class Writer(_Worker[Transaction]):
         self.watches = bool(self._waiters)
         if self.watches:
             return _POLL_SECONDS
-        return _PURGE_SECONDS if self._unpurged else None
+        until_sweep = max(0.0, self._next_sweep - time.monotonic())
+        return min(_PURGE_SECONDS, until_sweep) if self._unpurged else until_sweep
 
     def _commit(self, jobs: list[Job[Transaction]]) -> list[Outcome]:
         try:
@@ -174,7 +197,17 @@ class Writer(_Worker[Transaction]):
             self._seen = version
             for path in self._waiters.paths():
                 row = tables.find(connection, path)
-                self._waiters.wake(path, None if row is None or row.stream.closed else row.stream.tail)
+                if row is None or row.stream.closed or row.stream.deleted:
+                    self._waiters.wake(path, None)
+                else:
+                    self._waiters.wake(path, row.stream.tail)
+
+    def _sweep_some(self) -> None:
+        (outcome,) = self._commit([self._sweep])
+        if outcome.error is not None:
+            logger.warning("Expired streams were not erased: %s", type(outcome.error).__name__)
+        if outcome.result != SWEPT_AT_ONCE:  # or there is more, for the next turn
+            self._next_sweep = time.monotonic() + _SWEEP_SECONDS
 
     def _purge(self) -> None:
         """Take what was erased out of the write-ahead log too, as soon as no reader needs it any more."""

@@ -1,0 +1,103 @@
+"""The servers that are measured: how each is started, on which core, and what it costs the machine."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+HERE: Final = Path(__file__).parent
+CORES: Final = sorted(os.sched_getaffinity(0))
+PINNED: Final = len(CORES) > 1
+
+EMBEDDED: Final = "embedded"
+NODE_FILE: Final = "Node file"
+NODE_MEMORY: Final = "Node memory"
+
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A running server. Its figures are read from the kernel: user and system time, all threads."""
+
+    name: str
+    url: str
+    pid: int
+
+    def cpu_seconds(self) -> float:
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS
+
+    def resident_kib(self) -> int:
+        return self._status("VmRSS")
+
+    def threads(self) -> int:
+        return self._status("Threads")
+
+    def _status(self, name: str) -> int:
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+
+
+def pin_generator() -> None:
+    """Keep this process off the servers' core."""
+    if PINNED:
+        os.sched_setaffinity(0, CORES[1:2])
+
+
+@contextmanager
+def embedded(file: Path, *, host: Path | None = None) -> Iterator[Peer]:
+    """Ours over a SQLite file; with ``host``, beside a Django site whose database that is."""
+    arguments = [str(file)] if host is None else [str(file), str(host)]
+    with _started(EMBEDDED, [sys.executable, "-m", "benchmarks.serve", *arguments]) as peer:
+        yield peer
+
+
+@contextmanager
+def canned() -> Iterator[Peer]:
+    with _started("canned", [sys.executable, "-m", "benchmarks.canned"]) as peer:
+        yield peer
+
+
+@contextmanager
+def everyone(directory: Path) -> Iterator[dict[str, Peer]]:
+    """All three, fresh, side by side."""
+    node = ["node", str(HERE / "serve.mjs")]
+    with ExitStack() as stack:
+        peers = [
+            stack.enter_context(embedded(directory / "streams.sqlite3")),
+            stack.enter_context(_started(NODE_FILE, [*node, str(directory / "node")])),
+            stack.enter_context(_started(NODE_MEMORY, node)),
+        ]
+        yield {peer.name: peer for peer in peers}
+
+
+@contextmanager
+def _started(name: str, command: list[str]) -> Iterator[Peer]:
+    with _on_servers_core():
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=HERE.parent, text=True)
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        if not url:
+            raise RuntimeError(f"{name} did not start: {' '.join(command)}")
+        yield Peer(name, url, process.pid)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def _on_servers_core() -> Iterator[None]:
+    # A child inherits its parent's cores from its first instruction on, threads included.
+    before = os.sched_getaffinity(0)
+    if PINNED:
+        os.sched_setaffinity(0, CORES[:1])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)

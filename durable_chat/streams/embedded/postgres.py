@@ -1,0 +1,213 @@
+"""A store in the site's own PostgreSQL: durable before it is acknowledged, shared by all its processes."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any, Final
+
+from durable_chat.streams.embedded import postgres_tables as tables
+from durable_chat.streams.embedded.postgres_connection import Connection, Database, snapshot
+from durable_chat.streams.embedded.postgres_drain import Drain, Write
+from durable_chat.streams.embedded.postgres_listener import Listener
+from durable_chat.streams.embedded.postgres_tables import Row
+from durable_chat.streams.embedded.postgres_threads import SWEPT_AT_ONCE, Reader, Writer
+from durable_chat.streams.protocol.errors import StreamGone, StreamNotFound
+from durable_chat.streams.protocol.forks import Fork
+from durable_chat.streams.stores import rules
+from durable_chat.streams.stores.base import Append, Appended, Created, NewStream, Page, Stream
+from durable_chat.streams.stores.catalogue import Listed
+from durable_chat.streams.stores.jobs import Inbox
+from durable_chat.streams.stores.waiters import Waiters
+
+_READERS: Final = 3
+
+
+class PostgresStore:
+    """Keeps streams in the tables of the ``durable_streams`` app. A ``CataloguedStore``.
+
+    ``parameters`` gives what psycopg needs to connect, and is asked for every connection. A process holds one
+    connection that writes, a few that read and, once somebody waits, one that listens; they are opened by the
+    first call that needs them, and again after the database was gone. ``pooled`` is for a pooler that lends
+    connections by the transaction: then nothing is kept in a session, and tails are polled.
+    """
+
+    def __init__(
+        self,
+        parameters: Callable[[], Mapping[str, Any]],
+        *,
+        pooled: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        database = Database(parameters, pooled)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._started = False
+        self._waiters = Waiters()
+        self._writes: Inbox[Drain] = Inbox()
+        self._reads: Inbox[Connection] = Inbox(workers=_READERS)
+        self._listener = Listener(database, self._waiters)
+        self._threads: list[threading.Thread] = [
+            Writer(database, self._writes, self._waiters, sweep=self._sweep),
+            *(Reader("reader", database, self._reads) for _ in range(_READERS)),
+        ]
+
+    async def create(self, path: str, new: NewStream) -> Created:
+        self._start()
+        paths = (path,) if new.fork is None else (path, new.fork.source)
+        return await self._writes.ask(Write(partial(self._create, path, new), paths, creates=True))
+
+    async def append(self, path: str, append: Append) -> Appended:
+        self._start()
+        return await self._writes.ask(Write(partial(self._append, path, append), (path,), append.producer))
+
+    async def head(self, path: str) -> Stream:
+        self._start()
+        return await self._reads.ask(partial(self._head, path))
+
+    async def read(self, path: str, position: int | None, *, limit: int) -> Page:
+        self._start()
+        page = await self._reads.ask(partial(self._read, path, position, limit=limit))
+        now = self._clock()
+        if rules.touch_due(page.stream, now=now):  # noted behind the answer: no reader waits for the writer
+            self._writes.tell(Write(partial(_touch, path, page.stream.tag, now), (path,)))
+        return page
+
+    async def delete(self, path: str) -> None:
+        self._start()
+        await self._writes.ask(Write(partial(self._delete, path), (path,)))
+
+    async def wait(self, path: str, position: int, *, timeout: float) -> None:
+        with self._waiters.at(path, position) as woken, suppress(StreamNotFound, StreamGone, TimeoutError):
+            self._listener.attend()
+            stream = await self.head(path)
+            if stream.tail > position or stream.closed:
+                return
+            async with asyncio.timeout(timeout):
+                await woken
+
+    async def scan(self, *, prefix: str = "", after: str = "", limit: int) -> list[Listed]:
+        self._start()
+        return await self._reads.ask(
+            partial(tables.scan, prefix=prefix, after=after, limit=limit, now=self._clock())
+        )
+
+    async def sweep(self, *, limit: int) -> int:
+        self._start()
+        return await self._writes.ask(Write(partial(self._sweep, limit=limit)))
+
+    async def aclose(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(None, self.close)
+
+    def close(self) -> None:
+        """``aclose`` for callers without a loop. What was asked before is done first."""
+        with self._lock:
+            self._writes.close()
+            self._reads.close()
+            if self._started:
+                for thread in self._threads:
+                    thread.join()
+        self._listener.close()
+        self._waiters.wake_all()
+
+    def _start(self) -> None:
+        if self._started:
+            return
+        with self._lock:
+            if not self._started:
+                for thread in self._threads:
+                    thread.start()
+                self._started = True
+
+    def _create(self, path: str, new: NewStream, drain: Drain) -> Created:
+        row = self._look(path, drain)
+        source = None if new.fork is None else self._look(new.fork.source, drain)
+        if row is not None:
+            rules.check_create(row.stream, new, source=None if source is None else source.stream)
+            return Created(row.stream, new=False)
+        if new.fork is not None:
+            new = _fork(new, new.fork, source, drain)
+        stream = rules.create(new, now=self._clock())
+        drain.insert(path, stream, new.batch)
+        return Created(stream, new=True)
+
+    def _append(self, path: str, append: Append, drain: Drain) -> Appended:
+        row, stamp = self._find(path, drain), append.producer
+        producer = None if stamp is None else drain.producer_of(row, stamp)
+        if not rules.check_append(row.stream, append, producer):
+            return Appended(row.stream, new=False, producer=producer)
+        stream = rules.apply_append(row.stream, append, now=self._clock())
+        drain.append(path, stream, append.batch)
+        if stamp is not None:
+            drain.remember(row, stamp)
+        return Appended(stream, new=True, producer=rules.producer_after(append, producer))
+
+    def _delete(self, path: str, drain: Drain) -> None:
+        self._find(path, drain)
+        drain.delete(path)
+
+    def _find(self, path: str, drain: Drain) -> Row:
+        row = self._look(path, drain)
+        if row is None:
+            raise StreamNotFound
+        rules.check_there(row.stream, now=self._clock())
+        return row
+
+    def _look(self, path: str, drain: Drain) -> Row | None:
+        """What is kept at a path, deleted or not. What has expired is deleted first."""
+        if self._is_over(path, drain):
+            drain.delete(path)
+        return drain.find(path)
+
+    def _is_over(self, path: str, drain: Drain) -> bool:
+        row = drain.find(path)
+        return row is not None and rules.is_over(row.stream, now=self._clock())
+
+    def _sweep(self, drain: Drain, *, limit: int = SWEPT_AT_ONCE) -> int:
+        ended = tables.ended(drain.connection, now=self._clock(), limit=limit)
+        drain.look_ahead(ended)
+        over = [path for path in ended if self._is_over(path, drain)]
+        for path in over:
+            self._look(path, drain)
+        return len(over)
+
+    def _head(self, path: str, connection: Connection) -> Stream:
+        return self._check_there(path, tables.find(connection, path)).stream
+
+    def _read(self, path: str, position: int | None, connection: Connection, *, limit: int) -> Page:
+        found = tables.read(connection, path, position, limit=limit)
+        row, batches = (None, ()) if found is None else found
+        stream = self._check_there(path, row).stream
+        start = stream.tail if position is None else position
+        if start >= stream.start:
+            return rules.page(stream, start, batches, limit=limit)
+        with snapshot(connection):
+            row = self._check_there(path, tables.find(connection, path))
+            return tables.page(connection, row, start, limit=limit)
+
+    def _check_there(self, path: str, row: Row | None) -> Row:
+        if row is None:
+            raise StreamNotFound
+        if rules.is_over(row.stream, now=self._clock()):
+            self._writes.tell(Write(partial(self._look, path), (path,)))
+        rules.check_there(row.stream, now=self._clock())
+        return row
+
+
+def _fork(new: NewStream, fork: Fork, source: Row | None, drain: Drain) -> NewStream:
+    """The request with what it takes from its source, which has one fork more."""
+    if source is None:
+        raise StreamNotFound("There is no stream to fork.")
+    position = rules.check_fork(new, fork, source.stream)
+    new = rules.fork(new, fork, drain.page(source, position, limit=1))
+    drain.update(fork.source, rules.forked(source.stream))
+    return new
+
+
+def _touch(path: str, tag: str, now: float, drain: Drain) -> None:
+    row = drain.find(path)
+    if row is not None and row.stream.tag == tag and row.stream.touched < now:
+        drain.update(path, replace(row.stream, touched=now))

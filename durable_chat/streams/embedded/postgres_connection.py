@@ -1,0 +1,107 @@
+"""The connections that the PostgreSQL store opens for itself, and what becomes of their errors."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+import psycopg
+from psycopg import IsolationLevel, Pipeline, errors
+
+from durable_chat.streams.protocol.errors import BadRequest, Unavailable
+
+logger = logging.getLogger(__name__)
+
+Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
+
+# A dead network is noticed in seconds, not in the kernel's hours. What the site says of these goes before.
+_DEFAULTS: Final[Mapping[str, Any]] = {
+    "application_name": "durable_streams",
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 3,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+
+# What was acknowledged is committed, whatever the site chose for itself; and nobody, not even a process that
+# was stopped in the middle, holds a stream's lock for long.
+_SESSION: Final = """
+SELECT set_config('statement_timeout', '30s', false),
+       set_config('lock_timeout', '5s', false),
+       set_config('idle_in_transaction_session_timeout', '5s', false),
+       set_config('synchronous_commit', replace(current_setting('synchronous_commit'), 'off', 'on'), false)
+"""
+
+# Not the database's fault but the value's: it has no place in a column or in an index.
+_UNSTORABLE: Final = (errors.DataError, errors.ProgramLimitExceeded, UnicodeEncodeError)
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """Where the streams are. ``parameters`` gives psycopg's and perhaps Django's ``assume_role``.
+    It is asked anew for every connection.
+
+    ``pooled``: behind a pooler that lends a connection for one transaction at a time. Then nothing is kept in
+    a session: no settings, no prepared statements, no LISTEN.
+    """
+
+    parameters: Callable[[], Mapping[str, Any]] = field(repr=False)
+    pooled: bool = False
+
+    def connect(self, role: str, *, autocommit: bool) -> Connection:
+        """A new connection. Raises ``psycopg.Error``."""
+        parameters = {**_DEFAULTS, **self.parameters()}
+        parameters["application_name"] += f" {role}"
+        assumed = parameters.pop("assume_role", None)
+        connection = psycopg.connect(**parameters, autocommit=True)
+        try:
+            connection.prepare_threshold = None if self.pooled else 3
+            if not self.pooled:
+                connection.execute(_SESSION)
+            if assumed:
+                connection.execute("SELECT set_config('role', %s, false)", (assumed,))
+            connection.isolation_level = IsolationLevel.READ_COMMITTED
+            connection.autocommit = autocommit
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+@contextmanager
+def pipelined(connection: Connection) -> Iterator[None]:
+    """Statements that go out together and are answered together, where libpq can."""
+    if not Pipeline.is_supported():
+        yield
+        return
+    with connection.pipeline():
+        yield
+
+
+@contextmanager
+def snapshot(connection: Connection) -> Iterator[None]:
+    """Several statements that see one state of the database."""
+    with connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        yield
+
+
+def told(error: Exception) -> Exception:
+    """What a caller is told of an error. Those of the database are logged: by their code, without content."""
+    if isinstance(error, _UNSTORABLE):
+        return BadRequest("PostgreSQL cannot hold that name or value.")
+    if isinstance(error, psycopg.Error):
+        code = error.sqlstate or type(error).__name__
+        hint = "; run `manage.py migrate`" if isinstance(error, errors.UndefinedTable) else ""
+        logger.warning("The streams database failed: %s%s", code, hint)
+        return Unavailable()
+    return error
+
+
+def spoils_all(error: Exception) -> bool:
+    """Whether it was the database that failed, so that every other statement would fail as well."""
+    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | errors.UndefinedTable) and (
+        not isinstance(error, _UNSTORABLE)
+    )

@@ -1,0 +1,165 @@
+"""The threads behind the PostgreSQL store: one commits what is queued in one transaction, a few read."""
+
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, Generic, TypeVar, cast
+
+import psycopg
+from psycopg import errors
+
+from durable_chat.streams.embedded.postgres_connection import Connection, Database, spoils_all, told
+from durable_chat.streams.embedded.postgres_drain import Drain, Write
+from durable_chat.streams.protocol.errors import StreamError
+from durable_chat.streams.stores.jobs import Inbox, Job, Outcome, settle
+from durable_chat.streams.stores.waiters import Waiters
+
+S = TypeVar("S")
+
+_COMMITTED_AT_ONCE: Final = 256  # appends in one transaction
+_READ_AT_ONCE: Final = 4
+_ATTEMPTS: Final = 5
+_SWEEP_SECONDS: Final = 60.0
+
+SWEPT_AT_ONCE: Final = 100
+"""How many expired streams one transaction erases at most."""
+
+# Another process was quicker: it created the same stream, or holds what this one needs. Nothing is written.
+_COLLISIONS: Final = (errors.UniqueViolation, errors.DeadlockDetected, errors.SerializationFailure)
+
+
+class _Worker(threading.Thread, ABC, Generic[S]):
+    """A thread with a connection of its own, opened when it is first needed and again after it has failed.
+
+    A daemon, so that a process which forgot to close its store still ends: what it acknowledged is committed.
+    """
+
+    _autocommit = True
+
+    def __init__(self, name: str, database: Database, inbox: Inbox[S]) -> None:
+        super().__init__(name=f"durable-streams-{name}", daemon=True)
+        self._role = name
+        self._database = database
+        self._inbox = inbox
+        self._connection: Connection | None = None
+
+    def run(self) -> None:
+        while self._turn():
+            pass
+        self._drop()
+
+    @abstractmethod
+    def _turn(self) -> bool:
+        """Wait for work and do it; whether there is to be another turn."""
+
+    def _open(self) -> Connection:
+        if self._connection is None:
+            self._connection = self._database.connect(self._role, autocommit=self._autocommit)
+        return self._connection
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            with suppress(psycopg.Error):
+                self._connection.close()
+        self._connection = None
+
+    def _lost(self) -> bool:
+        """Whether the connection had died, perhaps long ago, and asking again on a new one may help."""
+        lost = self._connection is not None and self._connection.closed
+        if lost:
+            self._drop()
+        return lost
+
+
+class Reader(_Worker[Connection]):
+    """Reads, each one statement, and so in a snapshot of its own."""
+
+    def _turn(self) -> bool:
+        jobs, go_on = self._inbox.take(timeout=None, at_most=_READ_AT_ONCE)
+        settle([self._attempt(job, again=True) for job in jobs])
+        return go_on
+
+    def _attempt(self, job: Job[Connection], *, again: bool) -> Outcome:
+        try:
+            return Outcome(job, job.work(self._open()))
+        except Exception as error:  # noqa: BLE001 - handed to the caller
+            if self._lost() and again:
+                return self._attempt(job, again=False)
+            return Outcome(job, error=told(error))
+
+
+class Writer(_Worker[Drain]):
+    """Commits all that is queued at once, then wakes whoever waits for it in this process.
+
+    Between commits, ``sweep`` erases what has expired.
+    """
+
+    _autocommit = False
+
+    def __init__(
+        self,
+        database: Database,
+        inbox: Inbox[Drain],
+        waiters: Waiters,
+        *,
+        sweep: Callable[[Drain], int],
+    ) -> None:
+        super().__init__("writer", database, inbox)
+        self._waiters = waiters
+        self._sweep: Job[Drain] = Job(Write(sweep))
+        self._next_sweep = time.monotonic() + _SWEEP_SECONDS
+
+    def _turn(self) -> bool:
+        patience = max(0.0, self._next_sweep - time.monotonic())
+        jobs, go_on = self._inbox.take(timeout=patience, at_most=_COMMITTED_AT_ONCE)
+        if jobs:
+            settle(self._commit(jobs, attempts=_ATTEMPTS))
+        if go_on and time.monotonic() >= self._next_sweep:
+            self._sweep_some()
+        return go_on
+
+    def _sweep_some(self) -> None:
+        (outcome,) = self._commit([self._sweep], attempts=_ATTEMPTS)
+        if outcome.result != SWEPT_AT_ONCE:  # or there is more
+            self._next_sweep = time.monotonic() + _SWEEP_SECONDS
+
+    def _commit(self, jobs: list[Job[Drain]], *, attempts: int) -> list[Outcome]:
+        committing = False
+        try:
+            drain = Drain(self._open())
+            drain.look_up([cast(Write, job.work) for job in jobs])
+            outcomes = [_attempt(job, drain) for job in jobs]
+            committing = True
+            drain.commit()
+        except Exception as error:  # noqa: BLE001 - handed to the callers
+            return self._recover(jobs, error, committing=committing, attempts=attempts - 1)
+        for path, tail in drain.moved.items():
+            self._waiters.wake(path, tail)
+        return outcomes
+
+    def _recover(
+        self, jobs: list[Job[Drain]], error: Exception, *, committing: bool, attempts: int
+    ) -> list[Outcome]:
+        self._roll_back()
+        lost = self._lost()  # while committing, who knows whether it was committed
+        if attempts and (isinstance(error, _COLLISIONS) or (lost and not committing)):
+            return self._commit(jobs, attempts=attempts)
+        if len(jobs) > 1 and not lost and not spoils_all(error):
+            # Nothing of it is written: let the one fail by itself, and the others pass.
+            return [outcome for job in jobs for outcome in self._commit([job], attempts=_ATTEMPTS)]
+        answer = told(error)
+        return [Outcome(job, error=answer) for job in jobs]
+
+    def _roll_back(self) -> None:
+        if self._connection is not None:
+            with suppress(psycopg.Error):
+                self._connection.rollback()
+
+
+def _attempt(job: Job[Drain], drain: Drain) -> Outcome:
+    try:
+        return Outcome(job, job.work(drain))
+    except StreamError as error:
+        return Outcome(job, error=error)  # the rules are asked before anything is changed
