@@ -1,7 +1,6 @@
 """A store in the site's own PostgreSQL: durable before it is acknowledged, shared by all its processes."""
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -20,7 +19,7 @@ from durable_chat.streams.protocol.forks import Fork
 from durable_chat.streams.stores import rules
 from durable_chat.streams.stores.base import Append, Appended, Created, NewStream, Page, Stream
 from durable_chat.streams.stores.catalogue import Listed
-from durable_chat.streams.stores.jobs import Inbox
+from durable_chat.streams.stores.jobs import Crew, Inbox
 from durable_chat.streams.stores.waiters import Waiters
 
 _READERS: Final = 3
@@ -44,32 +43,29 @@ class PostgresStore:
     ) -> None:
         database = Database(parameters, pooled)
         self._clock = clock
-        self._lock = threading.Lock()
-        self._started = False
         self._waiters = Waiters()
         self._writes: Inbox[Drain] = Inbox()
         self._reads: Inbox[Connection] = Inbox(workers=_READERS)
         self._listener = Listener(database, self._waiters)
-        self._threads: list[threading.Thread] = [
-            Writer(database, self._writes, self._waiters, sweep=self._sweep),
-            *(Reader("reader", database, self._reads) for _ in range(_READERS)),
-        ]
+        writer = Writer(database, self._writes, self._waiters, sweep=self._sweep)
+        readers = (Reader("reader", database, self._reads) for _ in range(_READERS))
+        self._crew = Crew([self._writes, self._reads], [writer, *readers])
 
     async def create(self, path: str, new: NewStream) -> Created:
-        self._start()
+        self._crew.start()
         paths = (path,) if new.fork is None else (path, new.fork.source)
         return await self._writes.ask(Write(partial(self._create, path, new), paths, creates=True))
 
     async def append(self, path: str, append: Append) -> Appended:
-        self._start()
+        self._crew.start()
         return await self._writes.ask(Write(partial(self._append, path, append), (path,), append.producer))
 
     async def head(self, path: str) -> Stream:
-        self._start()
+        self._crew.start()
         return await self._reads.ask(partial(self._head, path))
 
     async def read(self, path: str, position: int | None, *, limit: int) -> Page:
-        self._start()
+        self._crew.start()
         page = await self._reads.ask(partial(self._read, path, position, limit=limit))
         now = self._clock()
         if rules.touch_due(page.stream, now=now):  # noted behind the answer: no reader waits for the writer
@@ -77,7 +73,7 @@ class PostgresStore:
         return page
 
     async def delete(self, path: str) -> None:
-        self._start()
+        self._crew.start()
         await self._writes.ask(Write(partial(self._delete, path), (path,)))
 
     async def wait(self, path: str, position: int, *, timeout: float) -> None:
@@ -90,13 +86,13 @@ class PostgresStore:
                 await woken
 
     async def scan(self, *, prefix: str = "", after: str = "", limit: int) -> list[Listed]:
-        self._start()
+        self._crew.start()
         return await self._reads.ask(
             partial(tables.scan, prefix=prefix, after=after, limit=limit, now=self._clock())
         )
 
     async def sweep(self, *, limit: int) -> int:
-        self._start()
+        self._crew.start()
         return await self._writes.ask(Write(partial(self._sweep, limit=limit)))
 
     async def aclose(self) -> None:
@@ -104,23 +100,9 @@ class PostgresStore:
 
     def close(self) -> None:
         """``aclose`` for callers without a loop. What was asked before is done first."""
-        with self._lock:
-            self._writes.close()
-            self._reads.close()
-            if self._started:
-                for thread in self._threads:
-                    thread.join()
+        self._crew.close()
         self._listener.close()
         self._waiters.wake_all()
-
-    def _start(self) -> None:
-        if self._started:
-            return
-        with self._lock:
-            if not self._started:
-                for thread in self._threads:
-                    thread.start()
-                self._started = True
 
     def _create(self, path: str, new: NewStream, drain: Drain) -> Created:
         row = self._look(path, drain)

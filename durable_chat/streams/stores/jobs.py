@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -97,6 +97,35 @@ class Inbox(Generic[S]):
             if self._closed:
                 raise Unavailable("The store is closed.")
             self._queue.put(job)
+
+
+class Crew:
+    """A store's threads and the inboxes they drain: started by the first call that needs them, ended once."""
+
+    def __init__(self, inboxes: Sequence[Inbox[Any]], threads: Sequence[threading.Thread]) -> None:
+        self._inboxes = inboxes
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._started = False
+
+    def start(self) -> None:
+        """Once they run, this costs nothing."""
+        if self._started:
+            return
+        with self._lock:
+            if not self._started:
+                for thread in self._threads:
+                    thread.start()
+                self._started = True
+
+    def close(self) -> None:
+        """End the threads, after what was asked of them before."""
+        with self._lock:
+            for inbox in self._inboxes:
+                inbox.close()
+            if self._started:
+                for thread in self._threads:
+                    thread.join()
 
 
 def settle(outcomes: list[Outcome]) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import sqlite3
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,7 +15,7 @@ from durable_chat.streams.protocol.forks import Fork
 from durable_chat.streams.stores import rules, tables
 from durable_chat.streams.stores.base import Append, Appended, Created, NewStream, Page, Stream
 from durable_chat.streams.stores.catalogue import Listed
-from durable_chat.streams.stores.jobs import Inbox
+from durable_chat.streams.stores.jobs import Crew, Inbox
 from durable_chat.streams.stores.tables import Row, Synchronous
 from durable_chat.streams.stores.threads import SWEPT_AT_ONCE, File, Reader, Transaction, Writer
 from durable_chat.streams.stores.waiters import Waiters
@@ -42,31 +41,27 @@ class SQLiteStore:
     ) -> None:
         file = File(path, synchronous, busy_seconds)
         self._clock = clock
-        self._lock = threading.Lock()
-        self._started = False
         self._waiters = Waiters()
         self._writes: Inbox[Transaction] = Inbox()
         self._reads: Inbox[sqlite3.Connection] = Inbox(workers=_READERS)
         self._writer = Writer(file, self._writes, self._waiters, sweep=self._sweep)
-        self._threads: list[threading.Thread] = [
-            self._writer,
-            *(Reader("reader", file, self._reads) for _ in range(_READERS)),
-        ]
+        readers = (Reader("reader", file, self._reads) for _ in range(_READERS))
+        self._crew = Crew([self._writes, self._reads], [self._writer, *readers])
 
     async def create(self, path: str, new: NewStream) -> Created:
-        self._start()
+        self._crew.start()
         return await self._writes.ask(partial(self._create, path, new))
 
     async def append(self, path: str, append: Append) -> Appended:
-        self._start()
+        self._crew.start()
         return await self._writes.ask(partial(self._append, path, append))
 
     async def head(self, path: str) -> Stream:
-        self._start()
+        self._crew.start()
         return (await self._reads.ask(partial(self._find, path))).stream
 
     async def read(self, path: str, position: int | None, *, limit: int) -> Page:
-        self._start()
+        self._crew.start()
         page = await self._reads.ask(partial(self._read, path, position, limit=limit))
         now = self._clock()
         if rules.touch_due(page.stream, now=now):  # noted behind the answer: no reader waits for the writer
@@ -74,7 +69,7 @@ class SQLiteStore:
         return page
 
     async def delete(self, path: str) -> None:
-        self._start()
+        self._crew.start()
         await self._writes.ask(partial(self._delete, path))
 
     async def wait(self, path: str, position: int, *, timeout: float) -> None:
@@ -88,13 +83,13 @@ class SQLiteStore:
                 await woken
 
     async def scan(self, *, prefix: str = "", after: str = "", limit: int) -> list[Listed]:
-        self._start()
+        self._crew.start()
         return await self._reads.ask(
             partial(tables.scan, prefix=prefix, after=after, limit=limit, now=self._clock())
         )
 
     async def sweep(self, *, limit: int) -> int:
-        self._start()
+        self._crew.start()
         return await self._writes.ask(partial(self._sweep, limit=limit))
 
     async def aclose(self) -> None:
@@ -102,22 +97,8 @@ class SQLiteStore:
 
     def close(self) -> None:
         """``aclose`` for callers without a loop. What was asked before is done first."""
-        with self._lock:
-            self._writes.close()
-            self._reads.close()
-            if self._started:
-                for thread in self._threads:
-                    thread.join()
+        self._crew.close()
         self._waiters.wake_all()
-
-    def _start(self) -> None:
-        if self._started:
-            return
-        with self._lock:
-            if not self._started:
-                for thread in self._threads:
-                    thread.start()
-                self._started = True
 
     def _create(self, path: str, new: NewStream, transaction: Transaction) -> Created:
         row = self._look(path, transaction)
