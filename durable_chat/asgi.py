@@ -1,84 +1,20 @@
-"""`mount(get_asgi_application())`: live reads, WebSockets and the embedded server beside Django."""
+"""`application = mount(get_asgi_application())`: the chat beside Django, under ASGI."""
 
-import logging
-from collections.abc import Mapping
-from typing import Any
-from urllib.parse import parse_qsl
+from typing import TYPE_CHECKING, Any
 
-import orjson
-from channels.auth import AuthMiddlewareStack
-from channels.routing import URLRouter
-from channels.security.websocket import AllowedHostsOriginValidator
-from django.urls import reverse
-
-from durable_chat.connections import in_database
-from durable_chat.exceptions import ChatError
-from durable_chat.permissions import identify
-from durable_chat.routing import WEBSOCKET, websocket_urlpatterns
-from durable_chat.streams.embedded import process
-from durable_chat.streams.embedded.asgi import Receive, Scope, Send, send_response, while_connected
-from durable_chat.streams.protocol.exchange import Response
-from durable_chat.views.base import error_body
-from durable_chat.views.read import HEADERS_UP, read
-
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from durable_chat.mounted import Mounted
 
 STREAMS_ROOT = "/v1/stream/"
 
 
-def mount(django_application: Any, *, streams_root: str = STREAMS_ROOT) -> "Mounted":
+def mount(django_application: Any, *, root: str = STREAMS_ROOT) -> "Mounted":
     """The site's ASGI application.
 
-    Reads of conversations, WebSockets and the streams below `streams_root` are answered here, without
-    Django's middleware and without a thread each; everything else goes to `django_application`.
+    Reads of conversations, WebSockets and the streams below `root` are answered without Django's middleware
+    and without a thread each; everything else goes to `django_application`.
     """
-    return Mounted(django_application, streams_root)
+    # Not before this call: the import stands in asgi.py above `get_asgi_application()`, which loads the apps.
+    from durable_chat.mounted import Mounted
 
-
-class Mounted:
-    """Sends each connection to the door it belongs to."""
-
-    def __init__(self, django_application: Any, streams_root: str) -> None:
-        self._elsewhere = process.mount(django_application, root=streams_root)
-        self._reads = AuthMiddlewareStack(_read)
-        self._websockets = AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)))
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._door(scope)(scope, receive, send)
-
-    def _door(self, scope: Scope) -> Any:
-        path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
-        if scope["type"] == "websocket" and WEBSOCKET.match(path.lstrip("/")):
-            return self._websockets
-        if scope["type"] != "http":
-            return self._elsewhere
-        if scope["method"] == "GET" and path.rstrip("/") == reverse("durable_chat:read").rstrip("/"):
-            return self._reads
-        return self._elsewhere
-
-
-async def _read(scope: Scope, receive: Receive, send: Send) -> None:
-    """`GET api/chat-stream`, authenticated by the session: once, however long the answer lasts."""
-    await while_connected(receive, _answer(scope, send))
-
-
-async def _answer(scope: Scope, send: Send) -> None:
-    query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
-    sent = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-    headers = {name: sent[name] for name in HEADERS_UP if name in sent}
-    visitor = await in_database(identify, scope.get("user"), scope.get("session"))
-    try:
-        response = await read(visitor, query=query, headers=headers)
-    except ChatError as error:
-        response = _refusal(error.status, error_body(error), error.headers)
-    except Exception:
-        log.exception("a read failed")
-        response = _refusal(500, {"error": "Something went wrong on the server."}, {})
-    async with response:
-        await send_response(response, scope, send)
-
-
-def _refusal(status: int, body: dict[str, Any], headers: Mapping[str, str]) -> Response:
-    told = {name.lower(): value for name, value in headers.items()}
-    told |= {"content-type": "application/json", "cache-control": "no-store"}
-    return Response(status, told, orjson.dumps(body))
+    return Mounted(django_application, root)

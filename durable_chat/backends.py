@@ -1,6 +1,7 @@
 """Settings into objects: the one place that knows which class stands behind which setting."""
 
 from functools import lru_cache
+from inspect import iscoroutinefunction, signature
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -51,9 +52,21 @@ def get_permission() -> Permission:
         permission: Permission = import_string(path)
     except ImportError as error:
         raise ImproperlyConfigured(f'{conf.NAME}["PERMISSION"]: {error}') from error
-    if not callable(permission):
-        raise ImproperlyConfigured(f'{conf.NAME}["PERMISSION"] names {path!r}, which cannot be called.')
+    _check_permission(permission, path)
     return permission
+
+
+def _check_permission(permission: Any, path: str) -> None:
+    """A gate that is always open is worse than none: a coroutine is true, whatever it would return."""
+    where = f'{conf.NAME}["PERMISSION"] names {path!r}'
+    if not callable(permission):
+        raise ImproperlyConfigured(f"{where}, which cannot be called.")
+    if iscoroutinefunction(permission):
+        raise ImproperlyConfigured(f"{where}, which is async: write a plain function that returns a bool.")
+    try:
+        signature(permission).bind(None, None, "read")
+    except TypeError:
+        raise ImproperlyConfigured(f"{where}, which does not take (visitor, conversation, action).") from None
 
 
 def _forget(*, setting: str, **kwargs: Any) -> None:

@@ -6,9 +6,12 @@ from typing import Any
 from django.apps import AppConfig, apps
 from django.core.checks import CheckMessage, Error, Tags, register
 from django.core.exceptions import ImproperlyConfigured
+from django.urls import NoReverseMatch, reverse
 
 from durable_chat import backends, conf
 from durable_chat.streams.embedded import conf as embedded
+
+NEEDED_APPS = ("django.contrib.auth", "django.contrib.contenttypes", "django.contrib.sessions")
 
 
 @register(Tags.compatibility)
@@ -18,6 +21,27 @@ def check_settings(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
         Error(problem, id="durable_chat.E001") for problem in conf.problems(conf.raw())
     ]
     return unreadable or [*_unbuildable()]
+
+
+@register(Tags.urls)
+def check_urls(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """The host has given the endpoints addresses."""
+    try:
+        reverse("durable_chat:read")
+    except NoReverseMatch:
+        hint = 'Add path("", include("durable_chat.urls")) to the urlpatterns.'
+        return [Error("The addresses of durable_chat are not included.", hint=hint, id="durable_chat.E003")]
+    return []
+
+
+@register(Tags.compatibility)
+def check_sessions(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """Visitors are known by their session and their login."""
+    missing = [app for app in NEEDED_APPS if not apps.is_installed(app)]
+    return [
+        Error(f"durable_chat needs {app!r} in INSTALLED_APPS, with its middleware.", id="durable_chat.E004")
+        for app in missing
+    ]
 
 
 def _streams() -> None:

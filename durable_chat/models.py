@@ -195,6 +195,7 @@ class Run(models.Model):
     start_offset = models.CharField(max_length=256)
     end_offset = models.CharField(max_length=256, blank=True)
     error = models.TextField(blank=True, help_text="For the host's eyes; readers get a text without details.")
+    notice = models.TextField(blank=True, help_text="What readers were told when it did not end well.")
     usage = models.JSONField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
     ended_at = models.DateTimeField(null=True, blank=True)

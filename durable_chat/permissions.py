@@ -16,7 +16,7 @@ Action = Literal["read", "send", "stop", "delete"]
 
 
 class Permission(Protocol):
-    """What the setting `PERMISSION` names."""
+    """What the setting `PERMISSION` names. Only `True` admits."""
 
     def __call__(self, visitor: Visitor, conversation: Conversation, action: Action) -> bool: ...
 

@@ -5,9 +5,8 @@ import os
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 from django.core.asgi import get_asgi_application
 
+from durable_chat.asgi import mount
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
-django_application = ASGIStaticFilesHandler(get_asgi_application())
 
-from durable_chat.asgi import mount  # noqa: E402  (models can be imported once Django is set up)
-
-application = mount(django_application)
+application = mount(ASGIStaticFilesHandler(get_asgi_application()))

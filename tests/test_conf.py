@@ -25,6 +25,8 @@ pytestmark = pytest.mark.django_db
         ({"MAX_BODY_BYTES": -1}, ["MAX_BODY_BYTES", "at least 1"]),
         ({"STREAMS": {"ELECTRIC_URL": "streams.example"}}, ["ELECTRIC_URL", "https://"]),
         ({"PERMISSION": "durable_chat.permissions.SESSION_KEY"}, ["PERMISSION", "called"]),
+        ({"PERMISSION": "tests.test_conf.always_true"}, ["PERMISSION", "async"]),
+        ({"PERMISSION": "tests.conftest.words"}, ["PERMISSION", "does not take"]),
         ({"CREATE_ON_SEND": 1}, ["CREATE_ON_SEND", "bool", "int"]),
         ({"MAX_BODY_BYTES": True}, ["MAX_BODY_BYTES", "int", "bool"]),
         ({"STREAMS": []}, ["STREAMS", "dictionary"]),
@@ -41,6 +43,19 @@ def test_check_names_the_problem(settings: Any, raw: Any, words: list[str]) -> N
         call_command("check")
     for word in words:
         assert word in str(caught.value)
+
+
+async def always_true(visitor: Any, conversation: Any, action: str) -> bool:
+    return False
+
+
+def test_missing_addresses_are_an_error(settings: Any) -> None:
+    settings.ROOT_URLCONF = "tests.test_conf"
+    with pytest.raises(SystemCheckError, match=r"include\(\"durable_chat.urls\"\)"):
+        call_command("check")
+
+
+urlpatterns: list[Any] = []  # a host that forgot
 
 
 def test_first_use_names_it_too(settings: Any) -> None:

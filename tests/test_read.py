@@ -173,7 +173,7 @@ async def test_live_from_the_hydration_offset_misses_and_doubles_nothing(chatter
 
 
 async def test_bad_offsets_and_modes(chatter: Chatter, get: Any) -> None:
-    for query in ("offset=%20", "offset=1,2", "offset=-1&live=carrier-pigeon", "live=sse"):
+    for query in ("offset=%20", "offset=1,2", "offset=-1&live=carrier-pigeon", "live=sse", "live=long-poll"):
         async with get(chatter.http, f"/api/chat-stream?id={chatter.id}&{query}") as answer:
             assert answer.status == 400, query
             assert list(await answer.json()) == ["error"]

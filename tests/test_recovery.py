@@ -157,6 +157,19 @@ async def test_a_recoverer_that_dies_is_recovered(chatter: Chatter) -> None:
     assert (await the_run(chatter.id)).state == "interrupted"
 
 
+async def test_hydration_tells_why_the_last_answer_is_not_whole(chatter: Chatter) -> None:
+    process = await doomed(chatter.id, "writing")
+    await process.dies()
+    failure = (await chatter.hydrate())["failure"]
+    assert failure == {"runId": process.claim.run_id, "error": (await chatter.chunks())[-1]["message"]}
+    await chatter.send("words=2")
+    await chatter.idle()
+    assert (await chatter.hydrate())["failure"] is None
+    await chatter.send("error please")
+    await chatter.idle()
+    assert (await chatter.hydrate())["failure"]["error"] == (await chatter.chunks())[-1]["message"]
+
+
 async def test_a_stop_reaches_a_run_of_another_process_by_its_flag(chatter: Chatter) -> None:
     process = await doomed(chatter.id, "writing")
     assert (await chatter.post(f"/api/chat/{chatter.id}/stop", {})).status_code == 202

@@ -234,6 +234,19 @@ async def test_a_provider_that_fails_says_so_to_the_reader_without_details(
     assert "sk-sentinel" not in str([vars(run) async for run in Run.objects.all()])
     assert (await the_run(chatter.id)).state == "failed"
     assert await chatter.texts() == [("user", "hello"), ("assistant", "One moment")]
+    assert "RuntimeError" in (await the_run(chatter.id)).error
+    assert "test_send.py" in (await the_run(chatter.id)).error
+
+
+async def test_a_provider_that_yields_nonsense_is_told_what_to_yield(chatter: Chatter, settings: Any) -> None:
+    settings.DURABLE_CHAT = {"PROVIDER": {"BACKEND": "tests.test_send.babbling"}}
+    await chatter.send("hello")
+    await chatter.idle()
+    assert "yields text or chunks" in (await the_run(chatter.id)).error
+
+
+async def babbling(prompt: Any) -> Any:
+    yield 42
 
 
 async def leaking(prompt: Any) -> Any:

@@ -139,6 +139,11 @@ async def test_a_socket_of_the_hosts_own_goes_to_the_host() -> None:
     assert heard == ["/ws/other/"]
 
 
+async def test_a_socket_that_nobody_takes_is_refused(chatter: Chatter) -> None:
+    async with Socket(chatter, "/ws/other/") as socket:
+        assert not socket.connected
+
+
 async def test_pings(chatter: Chatter, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(consumers, "PING_SECONDS", 0.01)
     async with Socket(chatter, f"/ws/chat/{chatter.id}") as socket:

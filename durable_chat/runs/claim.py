@@ -168,6 +168,7 @@ def release(
     offset: str,
     *,
     messages: Sequence[Turned],
+    notice: str = "",
     error: str = "",
     usage: Any = None,
 ) -> None:
@@ -178,7 +179,7 @@ def release(
     with transaction.atomic():
         _advance(claim, offset)
         _add_answers(claim, messages)
-        _ended(claim, state, offset, error=error, usage=usage)
+        _ended(claim, state, offset, notice=notice, error=error, usage=usage)
 
 
 def exists(claim: Claim) -> bool:
@@ -228,7 +229,9 @@ def take_over(run_id: str, *, holder: str, lease_seconds: float) -> Claim | None
         )
 
 
-def repair(claim: Claim, state: Run.State, offset: str, *, messages: Sequence[Turned]) -> None:
+def repair(
+    claim: Claim, state: Run.State, offset: str, *, messages: Sequence[Turned], notice: str = ""
+) -> None:
     """Make the rows what the stream says: `messages` is its fold up to `offset`. Raises Fenced.
 
     A user message that never reached the stream is forgotten, so that sending it again is a first time.
@@ -241,7 +244,8 @@ def repair(claim: Claim, state: Run.State, offset: str, *, messages: Sequence[Tu
         rows.filter(visible=True).exclude(client_id__in=said).update(visible=False)
         rows.filter(client_id__in=said).update(visible=True)
         _add_answers(claim, messages)
-        _ended(claim, state, offset, error="The process that wrote this answer died; its lease expired.")
+        error = "The process that wrote this answer died; its lease expired."
+        _ended(claim, state, offset, notice=notice, error=error)
 
 
 def _add_answers(claim: Claim, messages: Sequence[Turned]) -> None:
@@ -278,9 +282,9 @@ def _advance(claim: Claim, offset: str) -> None:
         raise Fenced
 
 
-def _ended(claim: Claim, state: Run.State, offset: str, *, error: str, usage: Any = None) -> None:
+def _ended(claim: Claim, state: Run.State, offset: str, **told: Any) -> None:
     _mine(claim.run_id, claim.epoch).update(
-        state=state, end_offset=offset, lease_expires_at=None, ended_at=Now(), error=error, usage=usage
+        state=state, end_offset=offset, lease_expires_at=None, ended_at=Now(), **told
     )
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import traceback
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from django.db import DatabaseError
 from django.dispatch import Signal
 
 from durable_chat.answers import Answer
-from durable_chat.chunks import Chunk, run_error
+from durable_chat.chunks import BadChunk, Chunk, run_error
 from durable_chat.connections import in_database, in_thread
 from durable_chat.exceptions import ProviderError
 from durable_chat.messages import Prompt
@@ -141,6 +142,7 @@ class Execution:
             outcome.state,
             offset,
             messages=self._answer.messages,
+            notice=outcome.terminal.get("message", ""),
             error=outcome.error,
             usage=self._answer.usage,
         )
@@ -165,10 +167,10 @@ class Execution:
             return Outcome(Run.State.DONE, self._answer.finished(), reason=NO_RESULT)
         if isinstance(error, StreamError):
             raise error
-        kind = type(error).__name__  # its text may quote a key
-        log.error("provider of run %s failed: %s", self.claim.run_id, kind)
+        detail = _described(error)
+        log.error("provider of run %s failed: %s", self.claim.run_id, detail)
         text = error.public if isinstance(error, ProviderError) else FAILED
-        return Outcome(Run.State.FAILED, self._error(text, "provider_failed"), reason=text, error=kind)
+        return Outcome(Run.State.FAILED, self._error(text, "provider_failed"), reason=text, error=detail)
 
     def _error(self, text: str, code: str) -> Chunk:
         claim = self.claim
@@ -182,3 +184,16 @@ class Execution:
         for receiver, error in answers:
             if isinstance(error, Exception):
                 log.error("receiver %r of run %s failed: %s", receiver, claim.run_id, type(error).__name__)
+
+
+def _described(error: BaseException) -> str:
+    """Which error, and where it was raised: not its text, which may quote a key or what was said.
+
+    The sentence of a BadChunk is our own, and says what to yield instead.
+    """
+    if isinstance(error, BadChunk):
+        return f"BadChunk: {error}"
+    frames = traceback.extract_tb(error.__traceback__)
+    return " < ".join(
+        [type(error).__name__, *(f"{f.filename}:{f.lineno} {f.name}" for f in reversed(frames))]
+    )

@@ -67,7 +67,8 @@ async def _finish(claim: Claim, streams: StreamClient) -> Run.State:
             )
             offset = await producer.append([*closers, terminal])
     state = _state(terminal)
-    await in_database(claims.repair, claim, state, offset, messages=fold.messages)
+    notice = terminal.get("message", "")
+    await in_database(claims.repair, claim, state, offset, messages=fold.messages, notice=notice)
     return state
 
 

@@ -42,7 +42,7 @@ def durable_chat(
         "conversation": conversation,
         "offset": taken.offset,
         "active_run": taken.active_run or "",
-        "messages": [shown(message) for message in taken.messages],
+        "messages": [*map(shown, taken.messages), *_ending(taken)],
         "csrf_token": get_token(_request(context)),
         "prompts": prompts,
         "role_prototypes": [{"role": role} for role in ROLES],
@@ -55,6 +55,15 @@ def _request(context: Context) -> HttpRequest:
     if not isinstance(request, HttpRequest):
         raise ImproperlyConfigured("{% durable_chat %} needs the request: render the template with it.")
     return request
+
+
+def _ending(taken: Snapshot) -> list[dict[str, Any]]:
+    """Why the last answer is not whole, as chat.js shows it when it happens."""
+    if taken.failure is None:
+        return []
+    role = "note" if taken.failure.stopped else "error"
+    part = {"type": "text", "content": taken.failure.text}
+    return [{"id": f"end-{taken.failure.run_id}", "role": role, "parts": [part]}]
 
 
 def shown(message: Message) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def _authorised(visitor: Visitor, conversation_id: str, action: Action) -> tuple
     dead = Run.objects.active().filter(claim.is_expired(), conversation=OuterRef("pk")).values("pk")[:1]
     found = Conversation.objects.annotate(dead_run=Subquery(dead)).filter(pk=conversation_id).first()
     try:
-        if found is None or not backends.get_permission()(visitor, found, action):
+        if found is None or backends.get_permission()(visitor, found, action) is not True:
             raise NotFound(UNKNOWN)
     except PermissionDenied:
         raise NotFound(UNKNOWN) from None

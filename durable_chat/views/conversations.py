@@ -75,6 +75,9 @@ class OneConversationView(ConversationView):
                 "offset": taken.offset,
                 "activeRun": {"runId": taken.active_run} if taken.active_run else None,
                 "interrupts": None,
+                "failure": {"runId": taken.failure.run_id, "error": taken.failure.text}
+                if taken.failure
+                else None,
             }
         )
 
@@ -107,7 +110,7 @@ def create_conversation(wanted: str, visitor: Visitor, **fields: Any) -> Convers
         return _created(id=wanted, **owned, **fields)
     except IntegrityError:
         taken = Conversation.objects.filter(pk=wanted).first()
-        if taken is not None and backends.get_permission()(visitor, taken, "read"):
+        if taken is not None and backends.get_permission()(visitor, taken, "read") is True:
             raise Conflict("You already have a conversation with this id.") from None
         return _created(id=new_id(), **owned, **fields)
 

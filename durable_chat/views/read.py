@@ -63,6 +63,10 @@ async def read(visitor: Visitor, *, query: Mapping[str, str], headers: Mapping[s
     would make clients give the conversation up for good.
     """
     conversation = await authorise(visitor, checked_id(query.get("id")), "read")
+    if query.get("live", "sse") not in ("sse", "long-poll"):
+        raise BadInput('"live" is "sse" or "long-poll".')
+    if "live" in query and "offset" not in query:
+        raise BadInput('A live read needs an "offset": -1 is the beginning.')
     try:
         if "run" in query:
             run = await _run(conversation, query["run"])
@@ -70,9 +74,7 @@ async def read(visitor: Visitor, *, query: Mapping[str, str], headers: Mapping[s
         else:
             response = await _read(conversation, query, headers)
     except BadRequest:
-        raise BadInput(
-            'The service refused "offset", "live" or "cursor": use what an earlier answer gave.'
-        ) from None
+        raise BadInput('The "offset" is not one that an earlier answer gave; -1 is the beginning.') from None
     except StreamError as error:
         raise Unavailable("The transcript cannot be read right now.", headers=_wait(error.headers)) from error
     return _private(response)

@@ -164,7 +164,11 @@ def test_a_failure_is_readable_and_can_be_tried_again(tab: Tab) -> None:
     expect(failure).to_have_count(1)
     expect(tab.retry_button).to_be_visible()
     tab.idle()
-    assert [role for role, _ in tab.texts()] == ["user", "assistant", "error"]
+    said = tab.texts()
+    assert [role for role, _ in said] == ["user", "assistant", "error"]
+    tab.reload()
+    assert tab.texts() == said
+    expect(tab.retry_button).to_be_visible()
     tab.send("words=1")
     tab.idle()
     assert [role for role, _ in tab.texts()] == ["user", "assistant", "error", "user", "assistant"]

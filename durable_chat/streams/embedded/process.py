@@ -1,5 +1,6 @@
 """One server a process: built when it is first needed, built anew when its settings have changed."""
 
+import os
 import threading
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -31,6 +32,7 @@ class _Embedded:
 
 
 _lock = threading.Lock()
+_inherited: list[object] = []
 _current: _Embedded | None = None
 
 
@@ -115,6 +117,16 @@ def _store(settings: StreamsConf) -> _Store:
     if settings.sqlite_path is None:
         return MemoryStore()
     return SQLiteStore(settings.sqlite_path, synchronous=settings.synchronous)
+
+
+def _after_fork() -> None:
+    """The store's threads are the parent's. Kept, not closed: closing would end the parent's connections."""
+    global _current, _lock
+    _inherited.append(_current)
+    _current, _lock = None, threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 @receiver(setting_changed)

@@ -1,0 +1,88 @@
+"""What `mount` makes: live reads, WebSockets and the embedded server beside Django, as bare ASGI."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+import orjson
+from channels.auth import AuthMiddlewareStack
+from channels.routing import URLRouter
+from channels.security.websocket import AllowedHostsOriginValidator
+from django.core.handlers.asgi import ASGIHandler
+from django.urls import NoReverseMatch, reverse
+
+from durable_chat.connections import in_database
+from durable_chat.exceptions import ChatError
+from durable_chat.permissions import identify
+from durable_chat.routing import WEBSOCKET, websocket_urlpatterns
+from durable_chat.streams.embedded import process
+from durable_chat.streams.embedded.asgi import Receive, Scope, Send, send_response, while_connected
+from durable_chat.streams.protocol.exchange import Response
+from durable_chat.views.base import error_body
+from durable_chat.views.read import HEADERS_UP, read
+
+log = logging.getLogger(__name__)
+
+
+class Mounted:
+    """Sends each connection to the door it belongs to."""
+
+    def __init__(self, django_application: Any, root: str) -> None:
+        self._takes_sockets = not isinstance(django_application, ASGIHandler)
+        self._elsewhere = process.mount(django_application, root=root)
+        self._reads = AuthMiddlewareStack(_read)
+        self._websockets = AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._door(scope)(scope, receive, send)
+
+    def _door(self, scope: Scope) -> Any:
+        path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
+        if scope["type"] == "websocket" and WEBSOCKET.match(path.lstrip("/")):
+            return self._websockets
+        if scope["type"] == "websocket" and not self._takes_sockets:
+            return _refuse
+        if scope["type"] == "http" and scope["method"] == "GET" and path.rstrip("/") == _read_path():
+            return self._reads
+        return self._elsewhere
+
+
+def _read_path() -> str | None:
+    """Where the host has put the reader; None if nowhere, which `manage.py check` complains of."""
+    try:
+        return reverse("durable_chat:read").rstrip("/")
+    except NoReverseMatch:
+        return None
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
+    """A socket that nobody here takes: Django would answer it with a traceback."""
+    await send({"type": "websocket.close"})
+
+
+async def _read(scope: Scope, receive: Receive, send: Send) -> None:
+    """`GET api/chat-stream`, authenticated by the session: once, however long the answer lasts."""
+    await while_connected(receive, _answer(scope, send))
+
+
+async def _answer(scope: Scope, send: Send) -> None:
+    query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+    sent = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    headers = {name: sent[name] for name in HEADERS_UP if name in sent}
+    visitor = await in_database(identify, scope.get("user"), scope.get("session"))
+    try:
+        response = await read(visitor, query=query, headers=headers)
+    except ChatError as error:
+        response = _refusal(error.status, error_body(error), error.headers)
+    except Exception:
+        log.exception("a read failed")
+        response = _refusal(500, {"error": "Something went wrong on the server."}, {})
+    async with response:
+        await send_response(response, scope, send)
+
+
+def _refusal(status: int, body: dict[str, Any], headers: Mapping[str, str]) -> Response:
+    told = {name.lower(): value for name, value in headers.items()}
+    told |= {"content-type": "application/json", "cache-control": "no-store"}
+    return Response(status, told, orjson.dumps(body))
