@@ -4,15 +4,17 @@ import asyncio
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from functools import partial
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from durable_chat.streams.embedded import postgres_listener, postgres_tables, postgres_threads
 from durable_chat.streams.embedded.postgres import PostgresStore
-from durable_chat.streams.embedded.postgres_connection import Database
+from durable_chat.streams.embedded.postgres_connection import Connection, Database
+from durable_chat.streams.embedded.postgres_drain import CHANNEL
 from durable_chat.streams.protocol.errors import (
     BadRequest,
     StaleEpoch,
@@ -20,6 +22,7 @@ from durable_chat.streams.protocol.errors import (
     StreamNotFound,
     Unavailable,
 )
+from durable_chat.streams.protocol.forks import Fork
 from durable_chat.streams.stores.base import Append, Batch, NewStream
 from tests.streams.postgres import Schema
 from tests.streams.store_contract import ALL, JSON, SOON, TEXT, begun, by, messages, read_all, text
@@ -63,6 +66,18 @@ def cut(schema: Schema, role: str = "%") -> int:
 def connections(schema: Schema) -> int:
     found = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE %s"
     return len(schema.execute(found, f"{schema.name} %"))
+
+
+def notify(schema: Schema, payload: str) -> None:
+    schema.execute(f"SELECT pg_notify({CHANNEL}, %s)", payload)
+
+
+async def blocked(schema: Schema) -> None:
+    """By the time that this returns a writer waits for a lock."""
+    waits = "SELECT pid FROM pg_stat_activity WHERE application_name = %s AND wait_event_type = 'Lock'"
+    async with asyncio.timeout(SOON):
+        while not await asyncio.to_thread(schema.execute, waits, f"{schema.name} writer"):
+            pass
 
 
 async def listening(store: PostgresStore, schema: Schema) -> "asyncio.Task[None]":
@@ -150,6 +165,50 @@ class TestOtherProcesses:
         await asyncio.gather(*(other.append(path, text(b"x")) for path in [*paths, "a"]))
         await asyncio.wait_for(wait, SOON / 2)
 
+    async def test_a_notice_that_comes_with_the_answer_to_a_query_wakes(
+        self, store: PostgresStore, schema: Schema, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await store.create("a", NewStream(TEXT))
+        wait = await listening(store, schema)
+        tails, looks = postgres_tables.tails, 0
+
+        def busy(connection: Connection, paths: Collection[str]) -> dict[str, int | None]:
+            nonlocal looks
+            looks += 1
+            found = tails(connection, paths)
+            if looks == 1:
+                notify(schema, '[["a", 1]]')
+                for _ in range(5):
+                    connection.execute("SELECT 1")
+            return found
+
+        monkeypatch.setattr(postgres_listener, "_HEARTBEAT_SECONDS", SOON * 10)
+        monkeypatch.setattr(postgres_tables, "tails", busy)
+        notify(schema, "")  # look for yourselves
+        await asyncio.wait_for(wait, SOON / 2)
+
+    async def test_notices_without_end_do_not_put_off_the_look(
+        self, store: PostgresStore, schema: Schema, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(postgres_listener, "_HEARTBEAT_SECONDS", 0.05)
+        await store.create("a", NewStream(TEXT))
+        wait = await listening(store, schema)
+        schema.execute("UPDATE durable_streams_stream SET tail = 1")  # the notice of it was lost
+        async with asyncio.timeout(SOON / 2):
+            while not wait.done():
+                await asyncio.to_thread(notify, schema, '[["another", 1]]')
+
+    @pytest.mark.parametrize("payload", ["no JSON", "[1]", '[["a"]]', '[["a", "b"]]', '{"a": 1}', "null"])
+    async def test_what_somebody_else_sends_makes_it_look(
+        self, store: PostgresStore, schema: Schema, monkeypatch: pytest.MonkeyPatch, payload: str
+    ) -> None:
+        monkeypatch.setattr(postgres_listener, "_HEARTBEAT_SECONDS", SOON * 10)
+        await store.create("a", NewStream(TEXT))
+        wait = await listening(store, schema)
+        schema.execute("UPDATE durable_streams_stream SET tail = 1")
+        notify(schema, payload)
+        await asyncio.wait_for(wait, SOON / 2)
+
     async def test_another_process_appends_and_this_one_is_woken(
         self, store: PostgresStore, schema: Schema
     ) -> None:
@@ -231,6 +290,26 @@ class TestFailures:
             await asyncio.wait_for(wait, SOON / 2)
             assert (await store.head("a")).tail == tail + 1
 
+    async def test_an_unexpected_error_does_not_end_the_listener(
+        self, store: PostgresStore, schema: Schema, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await store.create("a", NewStream(TEXT))
+        wait = await listening(store, schema)
+        tails, looks = postgres_tables.tails, 0
+
+        def failing(connection: Connection, paths: Collection[str]) -> dict[str, int | None]:
+            nonlocal looks
+            looks += 1
+            if looks == 1:
+                raise RuntimeError
+            return tails(connection, paths)
+
+        monkeypatch.setattr(postgres_tables, "tails", failing)
+        schema.execute("UPDATE durable_streams_stream SET tail = 1")
+        notify(schema, "")
+        await asyncio.wait_for(wait, SOON / 2)
+        assert looks > 1
+
     async def test_no_server_is_unavailable_until_there_is_one(self, schema: Schema) -> None:
         given = {"conninfo": "host=127.0.0.1 port=1 dbname=none"}
         store = PostgresStore(lambda: given)
@@ -298,6 +377,23 @@ class TestFailures:
         await store.append("a", text(b"y"))
         assert await read_all(store, "a") == b"y"
 
+    async def test_a_lock_that_is_not_given_spoils_no_other(self, schema: Schema) -> None:
+        given = schema.parameters()
+        impatient = {**given, "options": f"{given['options']} -c lock_timeout=100ms"}
+        store = PostgresStore(lambda: impatient, pooled=True)
+        for path in ("held", "free"):
+            await store.create(path, NewStream(TEXT))
+        with psycopg.connect(**given) as holder:
+            holder.execute("SELECT id FROM durable_streams_stream WHERE path = 'held' FOR UPDATE")
+            paths = ["held", "free"] * 20
+            answers = await asyncio.gather(
+                *(store.append(path, text(b"x")) for path in paths), return_exceptions=True
+            )
+        refused = [isinstance(answer, Unavailable) for answer in answers]
+        assert refused == [path == "held" for path in paths]
+        assert (await store.head("free")).tail == 20
+        await store.aclose()
+
 
 class TestConnections:
     async def test_are_few_and_end_with_the_store(self, schema: Schema) -> None:
@@ -358,6 +454,59 @@ class TestDrain:
         assert await read_all(store, "a") == b"1,2"
         stream = await store.head("a")
         assert (stream.closed, stream.last_seq, stream.tail) == (True, "b", 2)
+
+    async def test_a_stream_created_anew_wakes_who_waits_for_the_deleted_one(
+        self, store: PostgresStore, schema: Schema
+    ) -> None:
+        await store.create("a", NewStream(TEXT, batch=Batch(b"long", 4)))
+        await store.create("b", NewStream(TEXT))
+        wait = await listening(store, schema)
+        with psycopg.connect(**schema.parameters()) as holder:
+            holder.execute("SELECT id FROM durable_streams_stream WHERE path = 'b' FOR UPDATE")
+            first = asyncio.create_task(store.append("b", text(b"x")))
+            await blocked(schema)  # so that the others are committed together
+            asks = (store.delete("a"), store.create("a", NewStream(TEXT)), store.append("a", text(b"x")))
+            tasks = [asyncio.create_task(ask) for ask in asks]
+            await asyncio.sleep(0)
+        await asyncio.gather(first, *tasks)
+        await asyncio.wait_for(wait, SOON / 2)
+
+    async def test_creates_in_the_same_order_as_any_other(self, store: PostgresStore, schema: Schema) -> None:
+        names = [f"{number * 37 % 60}" for number in range(60)]
+        await asyncio.gather(*(store.create(name, NewStream(TEXT)) for name in names))
+        made = schema.execute("SELECT xmin::text, path FROM durable_streams_stream ORDER BY cmin::text::int")
+        drains: dict[str, list[str]] = {}
+        for drain, path in made:
+            drains.setdefault(drain, []).append(path)
+        assert len(drains) < len(names)
+        assert all(paths == sorted(paths) for paths in drains.values())
+
+    async def test_a_delete_locks_sources_before_it_holds_anything(
+        self, store: PostgresStore, schema: Schema
+    ) -> None:
+        await store.create("a", NewStream(TEXT))
+        await store.create("b", NewStream(TEXT, fork=Fork("a")))
+        await store.create("c", NewStream(TEXT, fork=Fork("b")))
+        with psycopg.connect(**schema.parameters()) as holder:
+            holder.execute("SELECT id FROM durable_streams_stream WHERE path = 'a' FOR UPDATE")
+            delete = asyncio.create_task(store.delete("c"))
+            await blocked(schema)
+            holder.execute("SELECT id FROM durable_streams_stream FOR UPDATE NOWAIT")
+        await delete
+        assert (await store.head("b")).forks == 0
+
+    async def test_adds_no_more_than_a_statement_takes(
+        self, store: PostgresStore, schema: Schema, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(postgres_threads, "_BYTES_AT_ONCE", 100)
+        await store.create("a", NewStream(TEXT))
+        sizes = [30, 30, 30, 30, 200, 60, 40, 1, *[10] * 30]
+        await asyncio.gather(*(store.append("a", text(b"x" * size)) for size in sizes))
+        drains = schema.execute(
+            "SELECT sum(length(data)), count(*) FROM durable_streams_batch GROUP BY xmin::text"
+        )
+        assert all(size <= 100 or count == 1 for size, count in drains)
+        assert (await store.head("a")).tail == sum(sizes)
 
     async def test_nothing_of_a_deleted_stream_is_left(self, store: PostgresStore, schema: Schema) -> None:
         await store.create("a", NewStream(TEXT))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from durable_chat.streams.protocol.errors import StaleEpoch, StreamGone, StreamNotFound, Unavailable
 from durable_chat.streams.protocol.expiry import Expiry
 from durable_chat.streams.protocol.forks import Fork
+from durable_chat.streams.stores import tables
 from durable_chat.streams.stores.base import Append, Batch, NewStream
 from durable_chat.streams.stores.sqlite import SQLiteStore
 from tests.streams.store_contract import ALL, JSON, SOON, TEXT, begun, by, messages, read_all, text
@@ -102,6 +104,28 @@ class TestFile:
         with pytest.raises(Unavailable, match="newer version"):
             await store.create("a", NewStream(TEXT))
         await store.aclose()
+
+    async def test_of_the_first_version_learns_when_its_streams_end(self, path: Path) -> None:
+        moments = {"a": "2030-01-01T00:00:00+15:00", "b": "2020-01-01t00:00:00.5-23:30", "c": None}
+        with sqlite3.connect(path) as connection:
+            connection.executescript(f"{tables._STREAMS} PRAGMA user_version=1;")
+            connection.executemany(
+                "INSERT INTO stream (path, tag, content_type, ttl, expires_at, tail, closed, touched)"
+                " VALUES (?, 'tag', 'text/plain', ?, ?, 0, 0, 1000)",
+                [(path, None if moment else 100, moment) for path, moment in moments.items()],
+            )
+        connection.close()
+        store = SQLiteStore(path, clock=lambda: 0.0)
+        await store.head("a")
+        await store.aclose()
+        with sqlite3.connect(path) as connection:
+            ends = dict(connection.execute("SELECT path, ends FROM stream"))
+        connection.close()
+        assert ends == {
+            "a": datetime(2029, 12, 31, 9, tzinfo=UTC).timestamp(),
+            "b": datetime(2020, 1, 1, 23, 30, 0, 500_000, tzinfo=UTC).timestamp(),
+            "c": 1110.0,
+        }
 
     async def test_many_users_may_make_it_at_once(self, path: Path) -> None:
         stores = [SQLiteStore(path) for _ in range(8)]
@@ -196,6 +220,42 @@ class TestOtherProcesses:
         else:
             await other.delete("a")
         await asyncio.wait_for(asyncio.gather(*waits), SOON / 2)
+
+    async def test_wake_who_waits_for_what_was_deleted_and_created_anew(
+        self, store: SQLiteStore, path: Path
+    ) -> None:
+        await store.create("a", NewStream(TEXT, batch=Batch(b"long", 4)))
+        wait = asyncio.create_task(store.wait("a", 4, timeout=SOON))
+        await begun(store)
+        holder = sqlite3.connect(path, isolation_level=None)
+        holder.execute("BEGIN IMMEDIATE")  # or the first of them would be committed alone
+        asks = (store.delete("a"), store.create("a", NewStream(TEXT)), store.append("a", text(b"x")))
+        tasks = [asyncio.create_task(ask) for ask in (store.create("b", NewStream(TEXT)), *asks)]
+        await asyncio.sleep(0)
+        holder.execute("COMMIT")
+        holder.close()
+        await asyncio.gather(*tasks)
+        await asyncio.wait_for(wait, SOON / 2)
+
+    async def test_are_heard_of_though_the_connection_has_been_replaced(
+        self, path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = SQLiteStore(path, busy_seconds=0.05)
+        await store.create("a", NewStream(TEXT))
+        wait = asyncio.create_task(store.wait("a", 0, timeout=SOON))
+        async with asyncio.timeout(SOON):
+            while store._writer._seen is None:
+                await begun(store)
+        holder = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        holder.execute("BEGIN IMMEDIATE")
+        holder.execute("UPDATE stream SET tail = 1")
+        # The other commits when this one has lost its connection, and has no new one yet.
+        monkeypatch.setattr(caplog.handler, "emit", lambda _: holder.execute("COMMIT"))
+        with pytest.raises(Unavailable):
+            await store.create("b", NewStream(TEXT))
+        await asyncio.wait_for(wait, SOON / 2)
+        holder.close()
+        await store.aclose()
 
 
 class TestFailures:

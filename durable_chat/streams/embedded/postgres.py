@@ -54,11 +54,16 @@ class PostgresStore:
     async def create(self, path: str, new: NewStream) -> Created:
         self._crew.start()
         paths = (path,) if new.fork is None else (path, new.fork.source)
-        return await self._writes.ask(Write(partial(self._create, path, new), paths, creates=True))
+        return await self._writes.ask(
+            Write(partial(self._create, path, new), paths, creates=True, size=len(new.batch.data))
+        )
 
     async def append(self, path: str, append: Append) -> Appended:
         self._crew.start()
-        return await self._writes.ask(Write(partial(self._append, path, append), (path,), append.producer))
+        size = len(append.batch.data)
+        return await self._writes.ask(
+            Write(partial(self._append, path, append), (path,), append.producer, size=size)
+        )
 
     async def head(self, path: str) -> Stream:
         self._crew.start()
@@ -74,7 +79,7 @@ class PostgresStore:
 
     async def delete(self, path: str) -> None:
         self._crew.start()
-        await self._writes.ask(Write(partial(self._delete, path), (path,)))
+        await self._writes.ask(Write(partial(self._delete, path), (path,), deletes=True))
 
     async def wait(self, path: str, position: int, *, timeout: float) -> None:
         with self._waiters.at(path, position) as woken, suppress(StreamNotFound, StreamGone, TimeoutError):
@@ -174,7 +179,7 @@ class PostgresStore:
         if row is None:
             raise StreamNotFound
         if rules.is_over(row.stream, now=self._clock()):
-            self._writes.tell(Write(partial(self._look, path), (path,)))
+            self._writes.tell(Write(partial(self._look, path), (path,), deletes=True))
         rules.check_there(row.stream, now=self._clock())
         return row
 

@@ -21,6 +21,16 @@ _PAYLOAD_BYTES: Final = 7_900  # PostgreSQL takes fewer than 8 000
 _LOCK: Final = f"""
 SELECT s.path, {COLUMNS} FROM durable_streams_stream s WHERE s.path = ANY(%s) ORDER BY s.id FOR UPDATE
 """  # noqa: S608 - constants
+# A delete may end in a source: what it will want is locked in the same order, before it holds anything.
+_LOCK_LINEAGES: Final = f"""
+WITH RECURSIVE lineage (path, source) AS (
+    SELECT s.path, s.source FROM durable_streams_stream s WHERE s.path = ANY(%s)
+    UNION
+    SELECT s.path, s.source FROM durable_streams_stream s JOIN lineage ON s.path = lineage.source
+)
+SELECT s.path, {COLUMNS} FROM durable_streams_stream s
+WHERE s.path = ANY(ARRAY(SELECT path FROM lineage) || %s) ORDER BY s.id FOR UPDATE
+"""  # noqa: S608 - constants
 # A statement of its own, behind the lock: it sees what the lock's last holder committed.
 _PRODUCERS: Final = """
 SELECT s.id, p.producer_id, p.epoch, p.seq
@@ -69,12 +79,14 @@ _NOTIFY: Final = f"SELECT pg_notify({CHANNEL}, %s)"
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """Work on a drain, and what is best looked up before it begins."""
+    """Work on a drain, and what is best looked up before it begins. ``size`` is what it adds, in bytes."""
 
     work: Callable[["Drain"], Any]
     paths: tuple[str, ...] = ()
     producer: ProducerStamp | None = None
     creates: bool = False
+    deletes: bool = False
+    size: int = 0
 
     def __call__(self, drain: "Drain") -> Any:
         return self.work(drain)
@@ -118,7 +130,7 @@ class Drain:
         creates = sum(write.creates for write in writes)
         execute = self.connection.execute
         with pipelined(self.connection):
-            rows = execute(_LOCK, (list(paths),), binary=True)
+            rows = self._lock(paths, [path for write in writes if write.deletes for path in write.paths])
             producers = execute(_PRODUCERS, _columns(stamped), binary=True) if stamped else ()
             keys = execute(_KEYS, (Int8(creates),), binary=True) if creates else ()
         self._enter(paths, rows)
@@ -128,16 +140,21 @@ class Drain:
         self._keys = iter(keys)
 
     def look_ahead(self, paths: Iterable[str]) -> None:
-        """Lock more streams, all of them at once."""
+        """Lock more streams, all of them at once, so that they can be deleted."""
         unknown = set(paths) - self._entries.keys()
         if unknown:
-            self._enter(unknown, self.connection.execute(_LOCK, (list(unknown),), binary=True))
+            self._enter(unknown, self._lock(unknown, unknown))
+
+    def _lock(self, paths: Collection[str], deleted: Collection[str]) -> Iterable[tuple[Any, ...]]:
+        if not deleted:
+            return self.connection.execute(_LOCK, (list(paths),), binary=True)
+        return self.connection.execute(_LOCK_LINEAGES, (list(deleted), list(paths)), binary=True)
 
     def _enter(self, paths: Iterable[str], rows: Iterable[tuple[Any, ...]]) -> None:
-        self._entries.update(dict.fromkeys(paths))
-        for path, *values in rows:
-            row = tables.row(values)
-            self._entries[path] = _Entry(row, row.stream)
+        found = {path: tables.row(values) for path, *values in rows}
+        entries = {path: _Entry(row, row.stream) for path, row in found.items()}
+        # What is known already is newer here than in its row.
+        self._entries = {**dict.fromkeys(paths), **entries, **self._entries}
 
     def find(self, path: str) -> Row | None:
         """What is kept at a path, expired and deleted or not."""
@@ -164,7 +181,8 @@ class Drain:
         """What an append makes of a stream, and its batch."""
         self.update(path, stream)
         self._add(path, batch)
-        self.moved[path] = None if stream.closed else stream.tail
+        if self.moved.get(path, 0) is not None:  # gone wakes everybody, also if there is another by now
+            self.moved[path] = None if stream.closed else stream.tail
 
     def update(self, path: str, stream: Stream) -> Row:
         """A stream's new state."""
@@ -240,7 +258,7 @@ class Drain:
 
     def _write_streams(self) -> None:
         advanced: list[tuple[int, int, float, float | None, int]] = []
-        for path, entry in self._entries.items():
+        for path, entry in sorted(self._entries.items()):  # or two that create the same wait crosswise
             if entry is None or entry.row.stream is entry.before:
                 continue
             key, stream, before = entry.row.id, entry.row.stream, entry.before

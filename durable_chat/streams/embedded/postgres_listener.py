@@ -5,6 +5,7 @@ import selectors
 import socket
 import threading
 import time
+from collections import deque
 from contextlib import suppress
 from typing import Final
 
@@ -39,6 +40,8 @@ class Listener(threading.Thread):
         self._lock = threading.Lock()
         self._stopped = False
         self._polls = False
+        self._heard: deque[str] = deque()  # payloads, whoever took them in
+        self._looked = 0.0
         self._bell, self._button = socket.socketpair()
         self._bell.setblocking(False)
 
@@ -67,9 +70,11 @@ class Listener(threading.Thread):
         while not self._stopped:
             try:
                 with self._database.connect("listener", autocommit=True) as connection:
+                    self._heard.clear()
+                    connection.add_notify_handler(lambda notice: self._heard.append(notice.payload))
                     self._watch(connection)
-            except (psycopg.Error, OSError) as error:
-                logger.warning("The streams listener lost its connection: %s", type(error).__name__)
+            except Exception as error:  # noqa: BLE001 - without this thread, whoever waits is never woken
+                logger.warning("The streams listener begins anew: %s", type(error).__name__)
                 self._rest(None, _RETRY_SECONDS)
 
     def _watch(self, connection: Connection) -> None:
@@ -84,17 +89,28 @@ class Listener(threading.Thread):
                 self._look(connection)
 
     def _listen(self, connection: Connection) -> None:
-        rung = self._rest(connection, _HEARTBEAT_SECONDS)
-        notices = _notices(connection)
-        if not notices and not rung:
+        if not self._heard:  # a query takes in what arrives while it runs, and the socket stays silent
+            self._rest(connection, max(0.0, self._looked + _HEARTBEAT_SECONDS - time.monotonic()))
+            self._take_in(connection)
+        if not self._tell() or time.monotonic() >= self._looked + _HEARTBEAT_SECONDS:
             connection.execute("SELECT 1")  # or a connection that has silently gone would never be missed
             self._look(connection)
-        for payload in notices:
-            if not payload:
-                self._look(connection)
-                return
-            for path, tail in orjson.loads(payload):
+
+    def _take_in(self, connection: Connection) -> None:
+        """Hear what has arrived. Raises ``psycopg.OperationalError`` when the connection is lost."""
+        connection.pgconn.consume_input()
+        while (notice := connection.pgconn.notifies()) is not None:
+            self._heard.append(notice.extra.decode())
+
+    def _tell(self) -> bool:
+        """Wake for what was heard; whether that was all there is to know."""
+        complete = True
+        while self._heard:
+            moved = _moved(self._heard.popleft())
+            complete &= moved is not None
+            for path, tail in moved or ():
                 self._waiters.wake(path, tail)
+        return complete
 
     def _hears(self, connection: Connection) -> bool:
         """Whether this connection gets what another one sends."""
@@ -106,37 +122,38 @@ class Listener(threading.Thread):
         end = time.monotonic() + _PROOF_SECONDS
         while not self._stopped and (left := end - time.monotonic()) > 0:
             self._rest(connection, left)
-            if _notices(connection):
+            self._take_in(connection)
+            if self._heard:
                 return True
         return False
 
     def _look(self, connection: Connection) -> None:
+        self._looked = time.monotonic()
         paths = self._waiters.paths()
         if not paths:
             return
         for path, tail in tables.tails(connection, paths).items():
             self._waiters.wake(path, tail)
 
-    def _rest(self, connection: Connection | None, timeout: float | None) -> bool:
-        """Wait for notices, the bell or the time; whether the bell rang."""
+    def _rest(self, connection: Connection | None, timeout: float | None) -> None:
+        """Wait for notices, the bell or the time."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._bell, selectors.EVENT_READ)
             if connection is not None:
                 selector.register(connection.fileno(), selectors.EVENT_READ)
             selector.select(timeout)
         with suppress(BlockingIOError):
-            return bool(self._bell.recv(4096))
-        return False
+            self._bell.recv(4096)
 
     def _ring(self) -> None:
         with suppress(OSError):  # full: it rings already
             self._button.send(b"!")
 
 
-def _notices(connection: Connection) -> list[str]:
-    """The payloads that have arrived. Raises ``psycopg.OperationalError`` when the connection is lost."""
-    connection.pgconn.consume_input()
-    payloads: list[str] = []
-    while (notice := connection.pgconn.notifies()) is not None:
-        payloads.append(notice.extra.decode())
-    return payloads
+def _moved(payload: str) -> list[tuple[str, int | None]] | None:
+    """Who moved where, as a notice says; ``None`` when it does not: anybody may send one on the channel."""
+    with suppress(ValueError, TypeError):
+        moved = [(path, tail) for path, tail in orjson.loads(payload)]
+        if all(isinstance(path, str) and isinstance(tail, int | None) for path, tail in moved):
+            return moved
+    return None

@@ -3,7 +3,7 @@
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Final, Generic, TypeVar, cast
 
@@ -12,13 +12,14 @@ from psycopg import errors
 
 from durable_chat.streams.embedded.postgres_connection import Connection, Database, spoils_all, told
 from durable_chat.streams.embedded.postgres_drain import Drain, Write
-from durable_chat.streams.protocol.errors import StreamError
+from durable_chat.streams.protocol.errors import StreamError, Unavailable
 from durable_chat.streams.stores.jobs import Inbox, Job, Outcome, settle
 from durable_chat.streams.stores.waiters import Waiters
 
 S = TypeVar("S")
 
 _COMMITTED_AT_ONCE: Final = 256  # appends in one transaction
+_BYTES_AT_ONCE: Final = 64 * 1024 * 1024  # a statement of 1 GiB ends the connection
 _READ_AT_ONCE: Final = 4
 _ATTEMPTS: Final = 5
 _SWEEP_SECONDS: Final = 60.0
@@ -114,8 +115,8 @@ class Writer(_Worker[Drain]):
     def _turn(self) -> bool:
         patience = max(0.0, self._next_sweep - time.monotonic())
         jobs, go_on = self._inbox.take(timeout=patience, at_most=_COMMITTED_AT_ONCE)
-        if jobs:
-            settle(self._commit(jobs, attempts=_ATTEMPTS))
+        for portion in _portions(jobs):
+            settle(self._commit(portion, attempts=_ATTEMPTS))
         if go_on and time.monotonic() >= self._next_sweep:
             self._sweep_some()
         return go_on
@@ -146,16 +147,47 @@ class Writer(_Worker[Drain]):
         lost = self._lost()  # while committing, who knows whether it was committed
         if attempts and (isinstance(error, _COLLISIONS) or (lost and not committing)):
             return self._commit(jobs, attempts=attempts)
-        if len(jobs) > 1 and not lost and not spoils_all(error):
-            # Nothing of it is written: let the one fail by itself, and the others pass.
-            return [outcome for job in jobs for outcome in self._commit([job], attempts=_ATTEMPTS)]
+        if (
+            len(jobs) > 1
+            and not lost
+            and (isinstance(error, errors.LockNotAvailable) or not spoils_all(error))
+        ):
+            return list(self._commit_singly(jobs))
         answer = told(error)
         return [Outcome(job, error=answer) for job in jobs]
+
+    def _commit_singly(self, jobs: list[Job[Drain]]) -> Iterator[Outcome]:
+        """Nothing of it is written: let the one fail by itself, and the others pass."""
+        held: set[str] = set()  # nor is a lock waited for twice
+        for job in jobs:
+            paths = cast(Write, job.work).paths
+            if not held.isdisjoint(paths):
+                yield Outcome(job, error=Unavailable())
+                continue
+            (outcome,) = self._commit([job], attempts=_ATTEMPTS)
+            if isinstance(outcome.error, Unavailable):
+                held.update(paths)
+            yield outcome
 
     def _roll_back(self) -> None:
         if self._connection is not None:
             with suppress(psycopg.Error):
                 self._connection.rollback()
+
+
+def _portions(jobs: list[Job[Drain]]) -> Iterator[list[Job[Drain]]]:
+    """Jobs, in order, as lists that add about as many bytes as one transaction should."""
+    portion: list[Job[Drain]] = []
+    size = 0
+    for job in jobs:
+        added = cast(Write, job.work).size
+        if portion and size + added > _BYTES_AT_ONCE:
+            yield portion
+            portion, size = [], 0
+        portion.append(job)
+        size += added
+    if portion:
+        yield portion
 
 
 def _attempt(job: Job[Drain], drain: Drain) -> Outcome:

@@ -7,7 +7,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import chain, islice
 from typing import Final
 
@@ -21,6 +21,8 @@ from durable_chat.streams.stores.catalogue import Listed
 from durable_chat.streams.stores.waiters import Waiters
 
 _SWEPT_WITH_EACH: Final = 2  # erased with each stream that is made, so that what has expired does not pile up
+
+_ENDS_TO_SPARE: Final = 64  # what the heap may hold in vain, beside as many as there are streams
 
 
 @dataclass(slots=True)
@@ -214,6 +216,14 @@ class MemoryStore:
     def _expect_end(self, path: str, stream: Stream) -> None:
         if stream.ends is not None:
             heappush(self._ends, (stream.ends, path, stream.tag))
+        if len(self._ends) > 2 * len(self._kept) + _ENDS_TO_SPARE:
+            self._forget_ends()
+
+    def _forget_ends(self) -> None:
+        """Drop those of streams that were deleted before they expired."""
+        kept = ((kept.stream.ends, path, kept.stream.tag) for path, kept in self._kept.items())
+        self._ends = [(ends, path, tag) for ends, path, tag in kept if ends is not None]
+        heapify(self._ends)
 
     def _touch(self, kept: _Kept) -> None:
         now = self._clock()

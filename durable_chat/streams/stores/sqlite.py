@@ -122,7 +122,7 @@ class SQLiteStore:
         tables.update(connection, Row(row.id, stream), append.batch)
         if stamp is not None:
             tables.remember(connection, row, stamp)
-        transaction.moved[path] = None if stream.closed else stream.tail
+        transaction.move(path, stream)
         return Appended(stream, new=True, producer=rules.producer_after(append, producer))
 
     def _delete(self, path: str, transaction: Transaction) -> None:

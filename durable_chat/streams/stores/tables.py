@@ -63,7 +63,7 @@ ALTER TABLE stream ADD COLUMN size INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE stream ADD COLUMN ends REAL;
 UPDATE stream SET
     size = (SELECT coalesce(sum(length(data)), 0) FROM batch WHERE batch.stream = stream.id),
-    ends = coalesce((julianday(upper(expires_at)) - 2440587.5) * 86400, touched + ttl * 1.1);
+    ends = expiry_ends(ttl, expires_at, touched);
 CREATE INDEX stream_ends ON stream (ends) WHERE ends IS NOT NULL;
 """
 
@@ -125,6 +125,7 @@ def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
 
 def _migrate(connection: sqlite3.Connection) -> None:
     if _version(connection) < len(_MIGRATIONS):
+        connection.create_function("expiry_ends", 3, _expiry_ends)
         connection.execute("BEGIN IMMEDIATE")
         for migration in _MIGRATIONS[_version(connection) :]:  # none, if another process has been quicker
             for statement in migration.strip().split(";\n"):
@@ -133,6 +134,10 @@ def _migrate(connection: sqlite3.Connection) -> None:
         connection.execute("COMMIT")
     if _version(connection) > len(_MIGRATIONS):
         raise Unavailable("The streams database was written by a newer version.")
+
+
+def _expiry_ends(ttl: int | None, expires_at: str | None, touched: float) -> float | None:
+    return Expiry(ttl, expires_at).ends(touched=touched)
 
 
 def _version(connection: sqlite3.Connection) -> int:

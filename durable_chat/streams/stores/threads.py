@@ -13,6 +13,7 @@ from typing import Final, Generic, TypeVar
 
 from durable_chat.streams.protocol.errors import StreamError, Unavailable
 from durable_chat.streams.stores import rules, tables
+from durable_chat.streams.stores.base import Stream
 from durable_chat.streams.stores.jobs import Inbox, Job, Outcome, settle
 from durable_chat.streams.stores.tables import Row, Synchronous
 from durable_chat.streams.stores.waiters import Waiters
@@ -54,6 +55,11 @@ class Transaction:
     connection: sqlite3.Connection
     moved: dict[str, int | None] = field(default_factory=dict)
     erased: bool = False
+
+    def move(self, path: str, stream: Stream) -> None:
+        """A stream's new tail. If another was deleted there before, its waiters are still to be woken."""
+        if self.moved.get(path, 0) is not None:
+            self.moved[path] = None if stream.closed else stream.tail
 
     def delete(self, path: str, row: Row) -> None:
         """Delete a stream: now, or once its last fork has ended."""
@@ -194,13 +200,17 @@ class Writer(_Worker[Transaction]):
             (version,) = connection.execute("PRAGMA data_version").fetchone()
             if version == self._seen:
                 return
-            self._seen = version
             for path in self._waiters.paths():
                 row = tables.find(connection, path)
                 if row is None or row.stream.closed or row.stream.deleted:
                     self._waiters.wake(path, None)
                 else:
                     self._waiters.wake(path, row.stream.tail)
+            self._seen = version
+
+    def _drop(self) -> None:
+        super()._drop()
+        self._seen = None  # each connection counts for itself
 
     def _sweep_some(self) -> None:
         (outcome,) = self._commit([self._sweep])
