@@ -5,10 +5,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from durable_chat.mounted import Mounted
 
-STREAMS_ROOT = "/v1/stream/"
 
-
-def mount(django_application: Any, *, root: str = STREAMS_ROOT) -> "Mounted":
+def mount(django_application: Any, *, root: str = "/v1/stream/") -> "Mounted":
     """The site's ASGI application.
 
     Reads of conversations, WebSockets and the streams below `root` are answered without Django's middleware

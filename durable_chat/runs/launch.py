@@ -6,7 +6,6 @@ import os
 import secrets
 import socket
 import time
-from dataclasses import dataclass
 
 from django.db import DatabaseError
 
@@ -35,14 +34,6 @@ _heart: asyncio.Task[None] | None = None
 _NAME = secrets.token_hex(4)
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """What became of a send: the run that answers it, and whether this send began it."""
-
-    run_id: str
-    new: bool
-
-
 def holder() -> str:
     """This process, for people who look at a run: host, pid and a name that no earlier process had."""
     return f"{socket.gethostname()[:64]}:{os.getpid()}:{_NAME}"
@@ -59,8 +50,8 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-async def send(conversation_id: str, turn: Turn, *, api_key: str = "") -> Sent:
-    """Begin the run that answers a turn, or find the one that does. On the background loop.
+async def send(conversation_id: str, turn: Turn) -> str:
+    """Begin the run that answers a turn, or find the one that does; its id. On the background loop.
 
     Returns when the echo and RUN_STARTED are durable. Raises NotFound, Conflict, Busy, Unavailable.
     """
@@ -72,13 +63,13 @@ async def send(conversation_id: str, turn: Turn, *, api_key: str = "") -> Sent:
     streams, provider = backends.get_streams(), backends.get_provider()
     found = await _claim(conversation_id, turn)
     if isinstance(found, Existing):
-        return Sent(found.run_id, new=False)
+        return found.run_id
     prompt = Prompt(
         conversation_id=conversation_id,
         run_id=found.run_id,
         messages=tuple(message for message in found.messages if message.parts),
         options=turn.options,
-        api_key=api_key or conf.get().provider.api_key,
+        api_key=conf.get().provider.api_key,
     )
     execution = _start(Execution(found, prompt, streams=streams, provider=provider))
     # Who gives up waiting may ask again under the same id, and finds this run still trying.
@@ -86,7 +77,7 @@ async def send(conversation_id: str, turn: Turn, *, api_key: str = "") -> Sent:
     if not done or isinstance(execution.accepted.exception(), StreamError):
         raise Unavailable("The message could not be written down yet: try again in a moment.")
     execution.accepted.result()
-    return Sent(found.run_id, new=True)
+    return found.run_id
 
 
 async def _claim(conversation_id: str, turn: Turn) -> Claim | Existing:

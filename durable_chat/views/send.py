@@ -45,11 +45,11 @@ class SendView(ConversationView):
         if conf.get().create_on_send:
             await self._create(conversation_id)
         await self.authorise(conversation_id, "send")
-        sent = await loop.call(launch.send, conversation_id, turn)
+        run_id = await loop.call(launch.send, conversation_id, turn)
         if turn.dialect == "ai-sdk":
-            return self._pointer(stream_url(conversation_id, sent.run_id), sent.run_id)
+            return self._pointer(stream_url(conversation_id, run_id), run_id)
         if self.mode == "await":
-            await loop.call(launch.finish, sent.run_id)
+            await loop.call(launch.finish, run_id)
         return empty_response(200 if self.mode == "await" else 202)
 
     def _pointer(self, url: str, run_id: str) -> HttpResponseBase:
