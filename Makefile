@@ -48,8 +48,9 @@ $(VENV)/.dev: requirements.txt requirements-dev.txt | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
+# Not `npm ci`: it refuses a registry that lacks the optional binaries of other platforms. The lock is kept all the same.
 benchmarks/node_modules: benchmarks/package.json benchmarks/package-lock.json
-	npm ci --prefix benchmarks --no-audit --no-fund --loglevel=error
+	npm install --prefix benchmarks --no-save --no-audit --no-fund --loglevel=error
 	@touch $@
 
 tests/%/node_modules: tests/%/package.json tests/%/package-lock.json
