@@ -11,7 +11,6 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
 NAME = "DURABLE_CHAT"
-LONGEST_LEASE = 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +48,17 @@ class ProviderSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything a host can say. Seconds and bytes where a name ends so."""
+    """Everything a host can say. Seconds and bytes where a name ends so.
+
+    A field's metadata may bound its values: `choices`, or `least` with or without `most`.
+    """
 
     streams: StreamsSettings = field(default_factory=StreamsSettings)
     provider: ProviderSettings = field(default_factory=ProviderSettings)
     permission: str = "durable_chat.permissions.may"
     create_on_send: bool = False
-    lease_seconds: float = 15.0
-    max_body_bytes: int = 32 * 1024 * 1024
+    lease_seconds: float = field(default=15.0, metadata={"least": 1, "most": 3600})
+    max_body_bytes: int = field(default=32 * 1024 * 1024, metadata={"least": 1})
 
 
 S = TypeVar("S", StreamsSettings, ProviderSettings, Settings)
@@ -94,12 +96,6 @@ def problems(value: Any) -> Iterator[str]:
     url = streams.get("ELECTRIC_URL", "https://")
     if isinstance(url, str) and not url.startswith(("https://", "http://")):
         yield f'{NAME}["STREAMS"]["ELECTRIC_URL"] must begin with https:// or http://.'
-    lease = value.get("LEASE_SECONDS", 15)
-    if isinstance(lease, int | float) and not 1 <= lease <= LONGEST_LEASE:
-        yield (f'{NAME}["LEASE_SECONDS"] must be from 1 to {LONGEST_LEASE}: leases are renewed each second.')
-    largest = value.get("MAX_BODY_BYTES", 1)
-    if isinstance(largest, int) and largest < 1:
-        yield f'{NAME}["MAX_BODY_BYTES"] must be at least 1.'
 
 
 def _problems(kind: type[Any], raw: Any, where: str) -> Iterator[str]:
@@ -116,9 +112,22 @@ def _problems(kind: type[Any], raw: Any, where: str) -> Iterator[str]:
         section = _section(known[key])
         if section is not None:
             yield from _problems(section, value, f'{where}["{key}"]')
-        elif not _fits(value, _default(known[key])):
-            wanted = type(_default(known[key])).__name__
+        elif not _fits(value, known[key].default):
+            wanted = type(known[key].default).__name__
             yield f'{where}["{key}"] must be of type {wanted}, not {type(value).__name__}.'
+        else:
+            yield from _out_of_bounds(value, known[key].metadata, f'{where}["{key}"]')
+
+
+def _out_of_bounds(value: Any, bounds: Mapping[str, Any], where: str) -> Iterator[str]:
+    """What a field's metadata says of its values: `choices`, or the `least` and the `most`."""
+    choices, least, most = bounds.get("choices", [value]), bounds.get("least"), bounds.get("most")
+    if value not in choices:
+        yield f"{where} must be one of {', '.join(map(repr, choices))}, not {value!r}."
+    if most is not None and not least <= value <= most:
+        yield f"{where} must be from {least} to {most}."
+    elif least is not None and not value >= least:
+        yield f"{where} must be at least {least}."
 
 
 def _build(kind: type[S], raw: Mapping[str, Any]) -> S:
@@ -133,10 +142,6 @@ def _build(kind: type[S], raw: Mapping[str, Any]) -> S:
 
 def _section(spec: "Field[Any]") -> Any | None:
     return None if spec.default_factory is MISSING else spec.default_factory
-
-
-def _default(spec: "Field[Any]") -> Any:
-    return spec.default
 
 
 def _fits(value: Any, default: Any) -> bool:
