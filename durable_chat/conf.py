@@ -10,6 +10,9 @@ from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
+from durable_chat.keys import ModelKey
+from durable_chat.streams.protocol.secrets import Secret, StreamsSecret
+
 NAME = "DURABLE_CHAT"
 
 
@@ -23,7 +26,7 @@ class StreamsSettings:
 
     electric_url: str = "https://api.electric-sql.cloud"
     ds_service_id: str = ""
-    ds_secret: str = field(default="", repr=False)
+    ds_secret: StreamsSecret = StreamsSecret()
 
     @property
     def remote(self) -> bool:
@@ -43,7 +46,7 @@ class ProviderSettings:
     """
 
     backend: str = "scripted"
-    api_key: str = field(default="", repr=False)
+    api_key: ModelKey = ModelKey()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,7 @@ def _problems(kind: type[Any], raw: Any, where: str) -> Iterator[str]:
         if section is not None:
             yield from _problems(section, value, f'{where}["{key}"]')
         elif not _fits(value, known[key].default):
-            wanted = type(known[key].default).__name__
+            wanted = _kind(known[key].default).__name__
             yield f'{where}["{key}"] must be of type {wanted}, not {type(value).__name__}.'
         else:
             yield from _out_of_bounds(value, known[key].metadata, f'{where}["{key}"]')
@@ -136,8 +139,18 @@ def _build(kind: type[S], raw: Mapping[str, Any]) -> S:
         if spec.name.upper() not in raw:
             continue
         value, section = raw[spec.name.upper()], _section(spec)
-        values[spec.name] = value if section is None else _build(section, value)
+        values[spec.name] = _value(spec, value) if section is None else _build(section, value)
     return kind(**values)
+
+
+def _value(spec: "Field[Any]", given: Any) -> Any:
+    """What a host wrote, as the field's type: secrets are opaque from here on."""
+    return type(spec.default)(given) if isinstance(spec.default, Secret) else given
+
+
+def _kind(default: Any) -> type[Any]:
+    """What a host writes for a field of this default."""
+    return str if isinstance(default, Secret) else type(default)
 
 
 def _section(spec: "Field[Any]") -> Any | None:
@@ -149,7 +162,7 @@ def _fits(value: Any, default: Any) -> bool:
         return isinstance(value, bool) and isinstance(default, bool)
     if isinstance(default, float):
         return isinstance(value, int | float)
-    return isinstance(value, type(default))
+    return isinstance(value, _kind(default))
 
 
 def _forget(*, setting: str, **kwargs: Any) -> None:

@@ -8,6 +8,8 @@ from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 
 from durable_chat import conf
+from durable_chat.keys import ModelKey
+from durable_chat.streams.protocol.secrets import StreamsSecret
 
 # Since Django 6.0 `check` looks at the databases too.
 pytestmark = pytest.mark.django_db
@@ -31,6 +33,7 @@ pytestmark = pytest.mark.django_db
         ({"MAX_BODY_BYTES": True}, ["MAX_BODY_BYTES", "int", "bool"]),
         ({"STREAMS": []}, ["STREAMS", "dictionary"]),
         ([], ["DURABLE_CHAT", "dictionary"]),
+        ({"PROVIDER": {"API_KEY": 7}}, ["API_KEY", "str", "int"]),
         ({"STREAMS": {"DS_SERVICE_ID": "svc"}}, ["DS_SECRET is missing"]),
         ({"STREAMS": {"DS_SECRET": "s"}}, ["DS_SERVICE_ID is missing"]),
         ({"PROVIDER": {"BACKEND": "no.such.function"}}, ["BACKEND", "no.such.function"]),
@@ -77,6 +80,7 @@ def test_the_two_layers_have_two_types_and_no_repr_shows_a_secret(settings: Any)
     }
     parsed = conf.get()
     assert parsed.streams.base_url == "https://streams.example/v1/stream/svc"
-    assert type(parsed.streams) is not type(parsed.provider)
-    assert "one'" not in repr(parsed)
-    assert "two'" not in repr(parsed)
+    assert parsed.streams.ds_secret == StreamsSecret("one")
+    assert parsed.provider.api_key == ModelKey("two")
+    assert "'one'" not in repr(parsed)
+    assert "'two'" not in repr(parsed)

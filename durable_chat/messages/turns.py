@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
 from durable_chat.chunks import Chunk, text_content, text_end, text_start
+from durable_chat.keys import ModelKey
 
 Part: TypeAlias = dict[str, Any]
 
@@ -57,7 +58,12 @@ class Prompt:
     run_id: str
     messages: tuple[Message, ...]
     options: Mapping[str, Any]
-    api_key: str = field(default="", repr=False)  # layer 2: the user's own, or the site's
+    key: ModelKey = ModelKey()
+
+    @property
+    def api_key(self) -> str:
+        """Auth layer 2, for the call of the model and nothing else."""
+        return self.key.reveal()
 
 
 def echo(message: Message) -> list[Chunk]:

@@ -69,7 +69,7 @@ async def send(conversation_id: str, turn: Turn) -> str:
         run_id=found.run_id,
         messages=tuple(message for message in found.messages if message.parts),
         options=turn.options,
-        api_key=conf.get().provider.api_key,
+        key=conf.get().provider.api_key,
     )
     execution = _start(Execution(found, prompt, streams=streams, provider=provider))
     # Who gives up waiting may ask again under the same id, and finds this run still trying.

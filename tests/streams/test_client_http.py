@@ -11,6 +11,7 @@ from durable_chat.streams.client import Producer, StreamClient, subscribe
 from durable_chat.streams.client.http import HTTPHandler
 from durable_chat.streams.protocol.errors import BadRequest, StreamError, Unavailable
 from durable_chat.streams.protocol.exchange import Request, Response
+from durable_chat.streams.protocol.secrets import StreamsSecret
 from durable_chat.streams.server import StreamServer
 from durable_chat.streams.stores.memory import MemoryStore
 from tests.streams.wire import raw_server, reset, send_response
@@ -147,7 +148,7 @@ async def test_what_goes_over_the_wire(connections):
         handler = HTTPHandler(
             url + "/",
             lambda: connections,
-            token="streams-secret",
+            token=StreamsSecret("streams-secret"),
             headers={"X-Tenant": "acme"},
         )
         await StreamClient(handler).create("service/a b?c#d%2F☃")

@@ -13,6 +13,7 @@ from durable_chat.streams.client import Producer, Stamp, StreamClient, subscribe
 from durable_chat.streams.client.http import HTTPHandler
 from durable_chat.streams.embedded.asgi import StreamsApplication
 from durable_chat.streams.protocol.errors import Forbidden, StaleEpoch, StreamNotFound, Unauthorized
+from durable_chat.streams.protocol.secrets import StreamsSecret
 from durable_chat.streams.server import StreamServer
 from durable_chat.streams.server.auth import Access
 from durable_chat.streams.stores.memory import MemoryStore
@@ -39,7 +40,7 @@ async def connections() -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 def client(url: str, connections: httpx.AsyncClient) -> StreamClient:
-    return StreamClient(HTTPHandler(url, lambda: connections, token="write"))
+    return StreamClient(HTTPHandler(url, lambda: connections, token=StreamsSecret("write")))
 
 
 async def test_a_stream_from_its_creation_to_its_deletion(client):
@@ -87,7 +88,7 @@ async def test_leaving_a_live_read_leaves_nothing_open(client, connections):
 
 async def test_tokens_are_told_apart(client, url, connections):
     await client.create("s")
-    reader = StreamClient(HTTPHandler(url, lambda: connections, token="read"))
+    reader = StreamClient(HTTPHandler(url, lambda: connections, token=StreamsSecret("read")))
     assert (await reader.read("s")).items == ()
     with pytest.raises(Forbidden):
         await reader.append("s", [1])

@@ -8,6 +8,7 @@ import httpx
 from durable_chat.streams.protocol.errors import BadRequest, Unavailable
 from durable_chat.streams.protocol.exchange import Request, Response
 from durable_chat.streams.protocol.headers import STREAM_FORKED_FROM
+from durable_chat.streams.protocol.secrets import StreamsSecret
 
 _READ, _LIVE_READ = 15.0, 75.0  # seconds; a live read is rolled by its server after about 60
 _OF_ONE_HOP = frozenset(
@@ -28,7 +29,7 @@ class HTTPHandler:
         base_url: str,
         client: Callable[[], httpx.AsyncClient],
         *,
-        token: str | None = None,
+        token: StreamsSecret | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         url = httpx.URL(base_url)
@@ -38,7 +39,7 @@ class HTTPHandler:
         self._client = client
         self._headers = {
             **{name.lower(): value for name, value in (headers or {}).items()},
-            **({"authorization": f"Bearer {token}"} if token else {}),
+            **({"authorization": f"Bearer {token.reveal()}"} if token else {}),
             "accept-encoding": "identity",
         }
 
