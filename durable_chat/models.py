@@ -163,15 +163,20 @@ class RunQuerySet(models.QuerySet["Run"]):
     """Runs by their state."""
 
     def active(self) -> Self:
-        """Those that hold their conversation."""
+        """Those that hold their conversation: one each at most."""
         return self.filter(state__in=Run.ACTIVE)
 
 
 class Run(models.Model):
-    """One answer being written. The lease is in the database's clock; whoever finds it expired recovers."""
+    """One answer: waiting, being written, or written.
+
+    The lease is in the database's clock; whoever finds it expired recovers. A run that waits, for its turn
+    or for a worker, holds none.
+    """
 
     class State(models.TextChoices):
-        QUEUED = "queued"
+        QUEUED = "queued", "queued (waits for its turn behind another run)"
+        ACCEPTED = "accepted", "accepted (readers know of it; it waits for a worker)"
         RUNNING = "running"
         ENDING = "ending", "ending (the terminal chunk is being written)"
         DONE = "done"
@@ -179,7 +184,7 @@ class Run(models.Model):
         STOPPED = "stopped"
         INTERRUPTED = "interrupted"
 
-    ACTIVE = (State.QUEUED, State.RUNNING, State.ENDING)
+    ACTIVE = (State.ACCEPTED, State.RUNNING, State.ENDING)
 
     id = models.CharField(primary_key=True, max_length=26, default=new_id, editable=False)
     conversation = models.ForeignKey(Conversation, models.CASCADE, related_name="runs")
@@ -188,11 +193,17 @@ class Run(models.Model):
     message = models.ForeignKey(
         Message, models.SET_NULL, null=True, related_name="answers", help_text="The user message it answers."
     )
-    epoch = models.BigIntegerField()
+    options = models.JSONField(
+        default=dict, blank=True, help_text="What the send asked for beside its message; never a key."
+    )
+    place = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Its place in the conversation's line, if it ever had to wait in it."
+    )
+    epoch = models.BigIntegerField(default=0)
     holder = models.CharField(max_length=128, blank=True, help_text="The process that writes it.")
     lease_expires_at = models.DateTimeField(null=True, blank=True)
     stop_requested = models.BooleanField(default=False)
-    start_offset = models.CharField(max_length=256)
+    start_offset = models.CharField(max_length=256, blank=True)
     end_offset = models.CharField(max_length=256, blank=True)
     error = models.TextField(blank=True, help_text="For the host's eyes; readers get a text without details.")
     notice = models.TextField(blank=True, help_text="What readers were told when it did not end well.")
@@ -207,17 +218,11 @@ class Run(models.Model):
         constraints = [
             models.UniqueConstraint(
                 fields=["conversation"],
-                condition=Q(state__in=("queued", "running", "ending")),
+                condition=Q(state__in=("accepted", "running", "ending")),
                 name="dchat_one_active_run",
             ),
         ]
-        indexes = [
-            models.Index(
-                F("lease_expires_at"),
-                condition=Q(state__in=("running", "ending")),
-                name="dchat_run_leases",
-            )
-        ]
+        indexes = [models.Index(fields=["state", "lease_expires_at"], name="dchat_run_due")]
 
     def __str__(self) -> str:
         return f"{self.id} ({self.state})"

@@ -77,14 +77,14 @@ def claim(conversation_id: str, turn: Turn, *, holder: str, lease_seconds: float
         asked = known or _add_user_message(conversation, turn.message)
         run = Run.objects.create(
             conversation=conversation,
+            state=Run.State.RUNNING,
             trigger=turn.trigger,
             message=asked,
+            options=dict(turn.options),
             epoch=conversation.epoch,
             start_offset=conversation.offset,
         )
-        _mine(run.pk, conversation.epoch).update(
-            state=Run.State.RUNNING, holder=holder, lease_expires_at=_in(lease_seconds)
-        )
+        _mine(run.pk, conversation.epoch).update(holder=holder, lease_expires_at=_in(lease_seconds))
         return _claimed(conversation, run, asked)
 
 
