@@ -11,8 +11,9 @@ from durable_chat.chunks import is_terminal
 from durable_chat.connections import in_database
 from durable_chat.messages import Message, Turn, fold
 from durable_chat.models import Run
-from durable_chat.runs import claim as claims
-from durable_chat.runs.claim import Claim
+from durable_chat.runs import progress
+from durable_chat.runs.admission import admit
+from durable_chat.runs.claim import Claim, Fenced, take_over
 from durable_chat.runs.execute import PRODUCER_ID
 from durable_chat.streams.client import Producer
 from durable_chat.streams.protocol.errors import StaleEpoch
@@ -38,7 +39,7 @@ class Doomed:
 
     async def accepted(self) -> None:
         await self.echoed()
-        await in_database(claims.accepted, self.claim, self.offset)
+        await in_database(progress.accepted, self.claim, self.offset)
 
     async def started(self) -> None:
         await self.accepted()
@@ -52,7 +53,7 @@ class Doomed:
     async def finished(self) -> None:
         await self.writing()
         await self._say(self.answer.chunks("w2 "))
-        await in_database(claims.end, self.claim)
+        await in_database(progress.end, self.claim)
         await self.producer.append([*self.answer.close("", failed=False), self.answer.finished()])
 
     async def _say(self, chunks: list[Any]) -> None:
@@ -61,12 +62,12 @@ class Doomed:
         await self.producer.append(chunks)
 
     async def dies(self) -> None:
-        await in_database(claims.abandon, self.claim)
+        await in_database(progress.abandon, self.claim)
 
 
 async def doomed(conversation_id: str, point: str) -> Doomed:
     turn = Turn(ASKED, "send", {}, "tanstack")
-    claim = await in_database(claims.claim, conversation_id, turn, holder="doomed", lease_seconds=30)
+    claim = await in_database(admit, conversation_id, turn, holder="doomed", lease_seconds=30)
     assert isinstance(claim, Claim)
     process = Doomed(claim)
     step: Callable[[], Awaitable[None]] = getattr(process, point)
@@ -117,9 +118,9 @@ async def test_the_zombie_is_fenced_by_the_stream_itself(chatter: Chatter, point
     before = await chatter.hydrate()
     with pytest.raises(StaleEpoch):
         await process.producer.append([{"type": "CUSTOM", "name": "zombie", "value": None}])
-    with pytest.raises(claims.Fenced):
+    with pytest.raises(Fenced):
         await in_database(
-            claims.release, process.claim, Run.State.DONE, process.offset, messages=process.answer.messages
+            progress.release, process.claim, Run.State.DONE, process.offset, messages=process.answer.messages
         )
     assert await chatter.hydrate() == before
 
@@ -150,9 +151,9 @@ async def test_two_recoverers_do_it_once(chatter: Chatter) -> None:
 async def test_a_recoverer_that_dies_is_recovered(chatter: Chatter) -> None:
     process = await doomed(chatter.id, "writing")
     await process.dies()
-    second = await in_database(claims.take_over, process.claim.run_id, holder="second", lease_seconds=30)
+    second = await in_database(take_over, process.claim.run_id, holder="second", lease_seconds=30)
     assert second is not None
-    await in_database(claims.abandon, second)
+    await in_database(progress.abandon, second)
     assert await chatter.texts() == POINTS["writing"]
     assert (await the_run(chatter.id)).state == "interrupted"
 
@@ -174,9 +175,9 @@ async def test_a_stop_reaches_a_run_of_another_process_by_its_flag(chatter: Chat
     process = await doomed(chatter.id, "writing")
     assert (await chatter.post(f"/api/chat/{chatter.id}/stop", {})).status_code == 202
     run_ids = {process.claim.run_id}
-    told = await in_database(claims.beat, run_ids, holder="doomed", lease_seconds=30)
+    told = await in_database(progress.beat, run_ids, holder="doomed", lease_seconds=30)
     assert told == (run_ids, run_ids)
-    assert await in_database(claims.beat, run_ids, holder="another", lease_seconds=30) == (set(), set())
+    assert await in_database(progress.beat, run_ids, holder="another", lease_seconds=30) == (set(), set())
 
 
 async def test_the_heart_loses_a_run_that_was_taken_over(chatter: Chatter) -> None:
@@ -186,7 +187,7 @@ async def test_the_heart_loses_a_run_that_was_taken_over(chatter: Chatter) -> No
     from durable_chat.runs import launch
 
     execution, task = launch._live[run.pk]
-    await in_database(claims.abandon, execution.claim)
+    await in_database(progress.abandon, execution.claim)
     assert (await chatter.hydrate())["activeRun"] is None
     chunks = await chatter.chunks()
     await chatter.idle()

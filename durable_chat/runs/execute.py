@@ -16,8 +16,8 @@ from durable_chat.exceptions import ProviderError
 from durable_chat.messages import Prompt
 from durable_chat.models import Run
 from durable_chat.providers.base import ModelProvider
-from durable_chat.runs import claim as claims
-from durable_chat.runs.claim import Claim
+from durable_chat.runs import progress
+from durable_chat.runs.claim import Claim, Fenced
 from durable_chat.signals import run_failed, run_finished, run_started
 from durable_chat.streams.client import Producer, StreamClient
 from durable_chat.streams.protocol.errors import StaleEpoch, StreamError
@@ -77,7 +77,7 @@ class Execution:
                 await self._accept(producer)
                 self.accepted.set_result(None)
                 await self._write(producer)
-        except (claims.Fenced, StaleEpoch):
+        except (Fenced, StaleEpoch):
             log.warning("run %s was taken over", self.claim.run_id)
             self._end_early(StreamError("The conversation was taken over."))
             await self._bury()
@@ -92,13 +92,13 @@ class Execution:
         self._end_early(error)
         try:
             if not self._lost:
-                await in_database(claims.abandon, self.claim)
+                await in_database(progress.abandon, self.claim)
         except DatabaseError:
             log.exception("run %s could not be given up; its lease will run out", self.claim.run_id)
 
     async def _bury(self) -> None:
         """If the conversation was deleted meanwhile, its stream may have been made anew for the echo."""
-        if not await in_database(claims.exists, self.claim):
+        if not await in_database(progress.exists, self.claim):
             with suppress(StreamError):
                 await self._streams.delete(self.claim.stream_path)
 
@@ -120,7 +120,7 @@ class Execution:
             await self._streams.create(self.claim.stream_path)
         if self.claim.opening:
             offset = await producer.append(self.claim.opening)
-        await in_database(claims.accepted, self.claim, offset)
+        await in_database(progress.accepted, self.claim, offset)
         await producer.append([self._answer.started()])
         log.info("run %s of %s accepted", self.claim.run_id, self.claim.conversation_id)
         await self._tell(run_started)
@@ -133,11 +133,11 @@ class Execution:
         if self._lost:
             return
         outcome = self._outcome(self._pumping)
-        await in_database(claims.end, self.claim)
+        await in_database(progress.end, self.claim)
         last = self._answer.close(outcome.reason, failed=outcome.state != Run.State.DONE)
         offset = await producer.append([*last, outcome.terminal])
         await in_database(
-            claims.release,
+            progress.release,
             self.claim,
             outcome.state,
             offset,

@@ -14,8 +14,9 @@ from durable_chat.connections import in_database
 from durable_chat.exceptions import Busy, Unavailable
 from durable_chat.messages import Prompt, Turn
 from durable_chat.models import Run
-from durable_chat.runs import claim as claims
-from durable_chat.runs.claim import Claim, Ending, Existing, Expired
+from durable_chat.runs import progress
+from durable_chat.runs.admission import Ending, Existing, Expired, admit
+from durable_chat.runs.claim import Claim
 from durable_chat.runs.execute import Execution
 from durable_chat.runs.recover import recover
 from durable_chat.streams.protocol.errors import StreamError
@@ -85,7 +86,7 @@ async def _claim(conversation_id: str, turn: Turn) -> Claim | Existing:
     while True:
         try:
             return await in_database(
-                claims.claim,
+                admit,
                 conversation_id,
                 turn,
                 holder=holder(),
@@ -118,7 +119,7 @@ async def finish(run_id: str) -> Run | None:
 
 async def stop(conversation_id: str) -> bool:
     """Ask the conversation's active run to stop, here at once, elsewhere at its next heartbeat."""
-    run_id = await in_database(claims.request_stop, conversation_id)
+    run_id = await in_database(progress.request_stop, conversation_id)
     if run_id in _live:
         _live[run_id][0].stop()
     return run_id is not None
@@ -168,7 +169,7 @@ async def _beat() -> None:
         asked = set(_live)
         try:
             held, stopping = await in_database(
-                claims.beat, asked, holder=holder(), lease_seconds=conf.get().lease_seconds
+                progress.beat, asked, holder=holder(), lease_seconds=conf.get().lease_seconds
             )
         except DatabaseError:
             log.exception("the heart missed a beat")  # leases outlast many: the next one may succeed

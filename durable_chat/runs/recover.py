@@ -8,8 +8,8 @@ from durable_chat.chunks import Chunk, custom, is_terminal, run_error
 from durable_chat.connections import in_database
 from durable_chat.messages import Fold
 from durable_chat.models import Run
-from durable_chat.runs import claim as claims
-from durable_chat.runs.claim import Claim
+from durable_chat.runs import progress
+from durable_chat.runs.claim import Claim, Fenced, take_over
 from durable_chat.runs.execute import PRODUCER_ID
 from durable_chat.signals import run_failed
 from durable_chat.streams.client import Producer, StreamClient
@@ -27,18 +27,18 @@ async def recover(run_id: str, *, holder: str) -> bool:
 
     Raises Unavailable while the streams service is away; the run then waits for the next who comes.
     """
-    claim = await in_database(claims.take_over, run_id, holder=holder, lease_seconds=conf.get().lease_seconds)
+    claim = await in_database(take_over, run_id, holder=holder, lease_seconds=conf.get().lease_seconds)
     if claim is None:
         return False
     try:
         state = await _finish(claim, backends.get_streams())
-    except (claims.Fenced, StaleEpoch):
+    except (Fenced, StaleEpoch):
         return False  # slower than its own lease: the next recoverer has taken over
     except StreamNotFound:
         state = Run.State.INTERRUPTED  # the log is lost, and with it what was not yet copied
-        await in_database(claims.repair, claim, state, claim.offset, messages=claim.messages)
+        await in_database(progress.repair, claim, state, claim.offset, messages=claim.messages)
     except StreamError:
-        await in_database(claims.abandon, claim)
+        await in_database(progress.abandon, claim)
         raise
     log.warning("run %s of %s recovered: %s", run_id, claim.conversation_id, state)
     await in_database(
@@ -68,7 +68,7 @@ async def _finish(claim: Claim, streams: StreamClient) -> Run.State:
             offset = await producer.append([*closers, terminal])
     state = _state(terminal)
     notice = terminal.get("message", "")
-    await in_database(claims.repair, claim, state, offset, messages=fold.messages, notice=notice)
+    await in_database(progress.repair, claim, state, offset, messages=fold.messages, notice=notice)
     return state
 
 

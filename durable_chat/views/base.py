@@ -28,7 +28,8 @@ from durable_chat.exceptions import (
 )
 from durable_chat.models import Conversation, Run, Visitor
 from durable_chat.permissions import Action, visitor_of
-from durable_chat.runs import claim, launch, loop
+from durable_chat.runs import launch, loop
+from durable_chat.runs.rows import is_expired
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ async def authorise(visitor: Visitor, conversation_id: str, action: Action) -> C
 
 
 def _authorised(visitor: Visitor, conversation_id: str, action: Action) -> tuple[Conversation, str | None]:
-    dead = Run.objects.active().filter(claim.is_expired(), conversation=OuterRef("pk")).values("pk")[:1]
+    dead = Run.objects.active().filter(is_expired(), conversation=OuterRef("pk")).values("pk")[:1]
     found = Conversation.objects.annotate(dead_run=Subquery(dead)).filter(pk=conversation_id).first()
     try:
         if found is None or backends.get_permission()(visitor, found, action) is not True:

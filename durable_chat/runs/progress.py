@@ -1,0 +1,127 @@
+"""What a claim's holder says of its run as it goes on, each one transaction that starts with its write."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from django.db import transaction
+from django.db.models.functions import Now
+
+from durable_chat.messages import Message as Turned
+from durable_chat.models import Conversation, Message, Run
+from durable_chat.runs.claim import Claim, Fenced
+from durable_chat.runs.rows import from_now, held, next_position
+
+
+def accepted(claim: Claim, offset: str) -> None:
+    """The stream says what was asked, up to `offset`: show it, and hide what the answer will replace.
+
+    Raises Fenced.
+    """
+    with transaction.atomic():
+        _advance(claim, offset)
+        asked = Message.objects.filter(answers=claim.run_id).get()
+        later = Message.objects.filter(conversation_id=claim.conversation_id, position__gt=asked.position)
+        later.update(visible=False)
+        Message.objects.filter(pk=asked.pk).update(visible=True)
+
+
+def end(claim: Claim) -> None:
+    """The terminal chunk is about to be written. Raises Fenced."""
+    if not held(claim.run_id, claim.epoch).update(state=Run.State.ENDING):
+        raise Fenced
+
+
+def release(
+    claim: Claim,
+    state: Run.State,
+    offset: str,
+    *,
+    messages: Sequence[Turned],
+    notice: str = "",
+    error: str = "",
+    usage: Any = None,
+) -> None:
+    """The terminal chunk is in the stream, which ends at `offset`: copy the answer and free the conversation.
+
+    Raises Fenced.
+    """
+    with transaction.atomic():
+        _advance(claim, offset)
+        _add_answers(claim, messages)
+        _ended(claim, state, offset, notice=notice, error=error, usage=usage)
+
+
+def exists(claim: Claim) -> bool:
+    """Whether the claimed conversation is still there."""
+    return bool(Conversation.objects.filter(pk=claim.conversation_id).exists())
+
+
+def abandon(claim: Claim) -> None:
+    """This process gives up: let the lease expire now, so that whoever comes next recovers the run."""
+    held(claim.run_id, claim.epoch).update(lease_expires_at=from_now(-1))
+
+
+def beat(run_ids: Iterable[str], *, holder: str, lease_seconds: float) -> tuple[set[str], set[str]]:
+    """Renew the leases of these runs: (those that are still the holder's, those that are asked to stop)."""
+    mine = Run.objects.active().filter(pk__in=list(run_ids), holder=holder)
+    mine.update(lease_expires_at=from_now(lease_seconds))
+    flags = dict(mine.values_list("pk", "stop_requested"))
+    return set(flags), {run_id for run_id, stop in flags.items() if stop}
+
+
+def request_stop(conversation_id: str) -> str | None:
+    """Ask the conversation's active run to stop; its id, or None when there is none."""
+    active = Run.objects.active().filter(conversation_id=conversation_id)
+    active.update(stop_requested=True)
+    return active.values_list("pk", flat=True).first()
+
+
+def repair(
+    claim: Claim, state: Run.State, offset: str, *, messages: Sequence[Turned], notice: str = ""
+) -> None:
+    """Make the rows what the stream says: `messages` is its fold up to `offset`. Raises Fenced.
+
+    A user message that never reached the stream is forgotten, so that sending it again is a first time.
+    """
+    with transaction.atomic():
+        _advance(claim, offset)
+        rows = Message.objects.filter(conversation_id=claim.conversation_id)
+        said = [message.id for message in messages]
+        rows.filter(answers=claim.run_id, visible=False).exclude(client_id__in=said).delete()
+        rows.filter(visible=True).exclude(client_id__in=said).update(visible=False)
+        rows.filter(client_id__in=said).update(visible=True)
+        _add_answers(claim, messages)
+        error = "The process that wrote this answer died; its lease expired."
+        _ended(claim, state, offset, notice=notice, error=error)
+
+
+def _add_answers(claim: Claim, messages: Sequence[Turned]) -> None:
+    """Rows for those of `messages` that have none yet."""
+    conversation = Conversation.objects.get(pk=claim.conversation_id)
+    known = set(conversation.messages.values_list("client_id", flat=True))
+    first = next_position(conversation)
+    new = [message for message in messages if message.id not in known]
+    Message.objects.bulk_create(
+        Message(
+            conversation=conversation,
+            run_id=claim.run_id,
+            client_id=message.id,
+            role=message.role,
+            parts=list(message.parts),
+            metadata=dict(message.metadata),
+            position=first + place,
+        )
+        for place, message in enumerate(new)
+    )
+
+
+def _advance(claim: Claim, offset: str) -> None:
+    held = Conversation.objects.filter(pk=claim.conversation_id, epoch=claim.epoch)
+    if not held.update(offset=offset, updated_at=Now()):
+        raise Fenced
+
+
+def _ended(claim: Claim, state: Run.State, offset: str, **told: Any) -> None:
+    held(claim.run_id, claim.epoch).update(
+        state=state, end_offset=offset, lease_expires_at=None, ended_at=Now(), **told
+    )

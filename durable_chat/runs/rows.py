@@ -1,0 +1,56 @@
+"""What the transactions of runs are made of: the first write, whose run it is, the database's clock."""
+
+from datetime import timedelta
+from typing import Any
+
+from django.db.models import DateTimeField, DurationField, ExpressionWrapper, F, Max, Q, Value
+from django.db.models.functions import Now
+from django.db.models.query import QuerySet
+
+from durable_chat.models import Conversation, Run
+
+
+def lock(conversation_id: str) -> Conversation | None:
+    """The conversation, or None; the first write of a transaction, for the reads after it to rely on.
+
+    The conversation before its runs and messages, everywhere: two orders of locks would be a deadlock.
+    """
+    return _locked(Conversation.objects.filter(pk=conversation_id))
+
+
+def lock_of(run_id: str) -> Conversation | None:
+    """The same for the conversation of a run."""
+    return _locked(Conversation.objects.filter(runs=run_id))
+
+
+def _locked(named: "QuerySet[Conversation]") -> Conversation | None:
+    return named.get() if named.update(epoch=F("epoch")) else None
+
+
+def raise_epoch(conversation: Conversation) -> None:
+    """Fence whoever wrote the stream of this locked conversation so far."""
+    conversation.epoch += 1
+    Conversation.objects.filter(pk=conversation.pk).update(epoch=conversation.epoch)
+
+
+def held(run_id: str, epoch: int) -> "QuerySet[Run]":
+    """The run, while nobody has taken a later epoch."""
+    mine: QuerySet[Run] = Run.objects.active().filter(pk=run_id, epoch=epoch)
+    return mine
+
+
+def next_position(conversation: Conversation) -> int:
+    """Behind every message of a locked conversation."""
+    last = conversation.messages.aggregate(last=Max("position"))["last"]
+    return 0 if last is None else last + 1
+
+
+def from_now(seconds: float) -> "ExpressionWrapper[Any]":
+    """A moment in the database's clock, which all processes share."""
+    delta = Value(timedelta(seconds=seconds), DurationField())
+    return ExpressionWrapper(Now() + delta, output_field=DateTimeField())
+
+
+def is_expired() -> Q:
+    """Of runs: the process that held this one has let its lease run out."""
+    return Q(lease_expires_at__lt=Now())
