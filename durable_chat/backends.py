@@ -1,5 +1,6 @@
 """Settings into objects: the one place that knows which class stands behind which setting."""
 
+from collections.abc import Callable
 from functools import lru_cache
 from inspect import iscoroutinefunction, signature
 from typing import Any
@@ -10,6 +11,7 @@ from django.utils.module_loading import import_string
 
 from durable_chat import conf
 from durable_chat.connections import http_client
+from durable_chat.messages import Prompt
 from durable_chat.permissions import Permission
 from durable_chat.providers.base import ModelProvider
 from durable_chat.providers.callable import CallableProvider
@@ -56,6 +58,23 @@ def get_permission() -> Permission:
     return permission
 
 
+@lru_cache(maxsize=1)
+def get_on_error() -> Callable[[Exception, Prompt], Any]:
+    """The function, or coroutine function, that makes of a provider's error what users read."""
+    path = conf.get().on_error
+    try:
+        tell: Callable[[Exception, Prompt], Any] = import_string(path)
+    except ImportError as error:
+        raise ImproperlyConfigured(f'{conf.NAME}["ON_ERROR"]: {error}') from error
+    try:
+        signature(tell).bind(None, None)
+    except TypeError:
+        raise ImproperlyConfigured(
+            f'{conf.NAME}["ON_ERROR"] names {path!r}, which is no function (error, prompt) -> str.'
+        ) from None
+    return tell
+
+
 def _check_permission(permission: Any, path: str) -> None:
     """A gate that is always open is worse than none: a coroutine is true, whatever it would return."""
     where = f'{conf.NAME}["PERMISSION"] names {path!r}'
@@ -71,7 +90,7 @@ def _check_permission(permission: Any, path: str) -> None:
 
 def _forget(*, setting: str, **kwargs: Any) -> None:
     if setting == conf.NAME:
-        for cached in (_remote, get_provider, get_permission):
+        for cached in (_remote, get_provider, get_permission, get_on_error):
             cached.cache_clear()
 
 

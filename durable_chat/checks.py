@@ -52,7 +52,7 @@ def _streams() -> None:
 
 def _unbuildable() -> Sequence[CheckMessage]:
     found = []
-    for build in (backends.get_provider, backends.get_permission, _streams):
+    for build in (backends.get_provider, backends.get_permission, backends.get_on_error, _streams):
         try:
             build()
         except ImproperlyConfigured as error:

@@ -34,10 +34,11 @@ def run_finished(
     return chunk | ({"usage": usage} if usage is not None else {})
 
 
-def run_error(message: str, *, thread_id: str, run_id: str | None, code: str) -> Chunk:
+def run_error(message: str, *, thread_id: str, run_id: str | None, code: str, usage: Any = None) -> Chunk:
     """The run has failed. Without ``run_id`` it ends every run that a client believes to be active."""
     named = {"threadId": thread_id} | ({"runId": run_id} if run_id is not None else {})
-    return {"type": "RUN_ERROR", "message": message, "code": code, "metadata": {"tanstack": named}}
+    chunk = {"type": "RUN_ERROR", "message": message, "code": code, "metadata": {"tanstack": named}}
+    return chunk | ({"usage": usage} if usage is not None else {})
 
 
 def text_start(message_id: str, role: str = "assistant") -> Chunk:

@@ -62,6 +62,11 @@ class Settings:
     create_on_send: bool = False
     lease_seconds: float = field(default=15.0, metadata={"least": 1, "most": 3600})
     max_body_bytes: int = field(default=32 * 1024 * 1024, metadata={"least": 1})
+    max_runs: int = field(default=100, metadata={"least": 1})
+    run_seconds: float = field(default=600.0, metadata={"least": 0.1})
+    silence_seconds: float = field(default=120.0, metadata={"least": 0.1})
+    answer_bytes: int = field(default=4 * 1024 * 1024, metadata={"least": 1})
+    on_error: str = "durable_chat.exceptions.public"
 
 
 S = TypeVar("S", StreamsSettings, ProviderSettings, Settings)

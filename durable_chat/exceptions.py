@@ -1,7 +1,9 @@
 """What a request to the chat can be refused with: one tree, each class with its HTTP status."""
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar, Final
+
+FAILED: Final = "The assistant could not finish this answer. Try again."
 
 
 class ChatError(Exception):
@@ -81,3 +83,8 @@ class Unavailable(ChatError):
 
     def __init__(self, message: str, *, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message, headers={"Retry-After": "1", **(headers or {})})
+
+
+def public(error: Exception, prompt: Any) -> str:
+    """What users read of what a provider raised, unless the setting ON_ERROR names another function."""
+    return error.public if isinstance(error, ProviderError) else FAILED

@@ -89,6 +89,11 @@ DURABLE_CHAT = {
     "CREATE_ON_SEND": env.bool("CREATE_ON_SEND", default=False),
     "LEASE_SECONDS": env.float("LEASE_SECONDS", default=15.0),
     "MAX_BODY_BYTES": env.int("MAX_BODY_BYTES", default=32 * 1024 * 1024),
+    "MAX_RUNS": env.int("MAX_RUNS", default=100),
+    "RUN_SECONDS": env.float("RUN_SECONDS", default=600.0),
+    "SILENCE_SECONDS": env.float("SILENCE_SECONDS", default=120.0),
+    "ANSWER_BYTES": env.int("ANSWER_BYTES", default=4 * 1024 * 1024),
+    "ON_ERROR": env("ON_ERROR", default="durable_chat.exceptions.public"),
 }
 
 DURABLE_STREAMS = {

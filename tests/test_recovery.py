@@ -52,6 +52,9 @@ class Doomed:
 
     async def finished(self) -> None:
         await self.writing()
+        await self.finished_writing()
+
+    async def finished_writing(self) -> None:
         await self._say(self.answer.chunks("w2 "))
         await in_database(progress.end, self.claim)
         await self.producer.append([*self.answer.close("", failed=False), self.answer.finished()])
@@ -193,3 +196,12 @@ async def test_the_heart_loses_a_run_that_was_taken_over(chatter: Chatter) -> No
     await chatter.idle()
     assert task.done()
     assert await chatter.chunks() == chunks
+
+
+async def test_usage_that_the_stream_tells_is_recorded(chatter: Chatter) -> None:
+    process = await doomed(chatter.id, "writing")
+    process.answer.usage = {"outputTokens": 2}
+    await process.finished_writing()
+    await process.dies()
+    await chatter.hydrate()
+    assert (await the_run(chatter.id)).usage == {"outputTokens": 2}

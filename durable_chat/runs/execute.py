@@ -2,22 +2,21 @@
 
 import asyncio
 import logging
-import traceback
-from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 
 from django.db import DatabaseError
 from django.dispatch import Signal
 
 from durable_chat.answers import Answer
-from durable_chat.chunks import BadChunk, Chunk, run_error
+from durable_chat.chunks import Chunk, run_error
 from durable_chat.connections import in_database, in_thread
-from durable_chat.exceptions import ProviderError
 from durable_chat.messages import Prompt
 from durable_chat.models import Run
 from durable_chat.providers.base import ModelProvider
-from durable_chat.runs import progress
+from durable_chat.runs import ends, line, progress
 from durable_chat.runs.claim import Claim, Fenced
+from durable_chat.runs.ends import End
+from durable_chat.runs.pump import Limits, Pump
 from durable_chat.signals import run_failed, run_finished, run_started
 from durable_chat.streams.client import Producer, StreamClient
 from durable_chat.streams.protocol.errors import StaleEpoch, StreamError
@@ -27,20 +26,6 @@ log = logging.getLogger(__name__)
 
 # One id for whoever writes a conversation: the epoch tells the writers apart, and fences the older ones.
 PRODUCER_ID = "durable_chat"
-
-STOPPED = "The answer was stopped."
-NO_RESULT = "The answer ended without a result."
-FAILED = "The assistant could not finish this answer. Try again."
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a run ended: its state, the terminal chunk for readers, the detail for the host's eyes."""
-
-    state: Run.State
-    terminal: Chunk
-    reason: str = ""
-    error: str = ""
 
 
 class Execution:
@@ -55,15 +40,13 @@ class Execution:
         self._streams = streams
         self._provider = provider
         self._answer = Answer(thread_id=claim.conversation_id, run_id=claim.run_id)
-        self._pumping: asyncio.Task[None] | None = None
-        self._stopping = False
+        self._cut: asyncio.Future[End] = asyncio.get_running_loop().create_future()
         self._lost = False
 
-    def stop(self) -> None:
+    def stop(self, end: End = ends.STOPPED) -> None:
         """End the answer here, keep what there is, and say so to the readers."""
-        self._stopping = True
-        if self._pumping is not None:
-            self._pumping.cancel()
+        if not self._cut.done():
+            self._cut.set_result(end)
 
     def lose(self) -> None:
         """The conversation is somebody else's now, or gone: end without a further write."""
@@ -126,55 +109,52 @@ class Execution:
         await self._tell(run_started)
 
     async def _write(self, producer: Producer) -> None:
-        self._pumping = asyncio.create_task(self._pump(producer))
-        if self._stopping:
-            self._pumping.cancel()
-        await asyncio.wait({self._pumping})
+        end = await self._pumped(producer)
         if self._lost:
             return
-        outcome = self._outcome(self._pumping)
         await in_database(progress.end, self.claim)
-        last = self._answer.close(outcome.reason, failed=outcome.state != Run.State.DONE)
-        offset = await producer.append([*last, outcome.terminal])
+        terminal = self._terminal(end)
+        last = self._answer.close(end.text or ends.NO_RESULT, failed=end.state != Run.State.DONE)
+        offset = await producer.append([*last, terminal])
         await in_database(
             progress.release,
             self.claim,
-            outcome.state,
+            end.state,
             offset,
             messages=self._answer.messages,
-            notice=outcome.terminal.get("message", ""),
-            error=outcome.error,
+            notice=end.text,
+            error=end.error,
             usage=self._answer.usage,
         )
-        log.info("run %s of %s %s", self.claim.run_id, self.claim.conversation_id, outcome.state)
-        failed = outcome.state == Run.State.FAILED
-        await self._tell(run_failed if failed else run_finished, state=str(outcome.state))
+        log.info("run %s of %s %s", self.claim.run_id, self.claim.conversation_id, end.state)
+        unhappy = end.state in (Run.State.FAILED, Run.State.INTERRUPTED)
+        await self._tell(run_failed if unhappy else run_finished, state=str(end.state))
 
-    async def _pump(self, producer: Producer) -> None:
-        """From the provider to the producer."""
-        async with aclosing(self._provider.stream(self._prompt)) as items:
-            async for item in items:
-                for chunk in self._answer.chunks(item):
-                    self._answer.stored(chunk)  # before the wait: a stop in it does not unsend the chunk
-                    await producer.add(chunk)
+    async def _pumped(self, producer: Producer) -> End:
+        async with line.current().place(unless=self._cut):
+            if self._cut.done():
+                return self._cut.result()
+            pump = Pump(
+                self._provider,
+                self._prompt,
+                answer=self._answer,
+                producer=producer,
+                limits=Limits.current(),
+                cut=self._cut,
+            )
+            return await pump.run()
 
-    def _outcome(self, pumping: "asyncio.Task[None]") -> Outcome:
-        """Raises the producer's own error: without the stream there is no end to be written."""
-        if pumping.cancelled() and self._stopping:
-            return Outcome(Run.State.STOPPED, self._error(STOPPED, "stopped"), reason=STOPPED)
-        error = asyncio.CancelledError() if pumping.cancelled() else pumping.exception()
-        if error is None:
-            return Outcome(Run.State.DONE, self._answer.finished(), reason=NO_RESULT)
-        if isinstance(error, StreamError):
-            raise error
-        detail = _described(error)
-        log.error("provider of run %s failed: %s", self.claim.run_id, detail)
-        text = error.public if isinstance(error, ProviderError) else FAILED
-        return Outcome(Run.State.FAILED, self._error(text, "provider_failed"), reason=text, error=detail)
-
-    def _error(self, text: str, code: str) -> Chunk:
+    def _terminal(self, end: End) -> Chunk:
+        if end.state == Run.State.DONE:
+            return self._answer.finished()
         claim = self.claim
-        return run_error(text, thread_id=claim.conversation_id, run_id=claim.run_id, code=code)
+        return run_error(
+            end.text,
+            thread_id=claim.conversation_id,
+            run_id=claim.run_id,
+            code=end.code,
+            usage=self._answer.usage,
+        )
 
     async def _tell(self, signal: Signal, **extra: str) -> None:
         claim = self.claim
@@ -184,16 +164,3 @@ class Execution:
         for receiver, error in answers:
             if isinstance(error, Exception):
                 log.error("receiver %r of run %s failed: %s", receiver, claim.run_id, type(error).__name__)
-
-
-def _described(error: BaseException) -> str:
-    """Which error, and where it was raised: not its text, which may quote a key or what was said.
-
-    The sentence of a BadChunk is our own, and says what to yield instead.
-    """
-    if isinstance(error, BadChunk):
-        return f"BadChunk: {error}"
-    frames = traceback.extract_tb(error.__traceback__)
-    return " < ".join(
-        [type(error).__name__, *(f"{f.filename}:{f.lineno} {f.name}" for f in reversed(frames))]
-    )

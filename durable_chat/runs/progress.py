@@ -77,7 +77,13 @@ def request_stop(conversation_id: str) -> str | None:
 
 
 def repair(
-    claim: Claim, state: Run.State, offset: str, *, messages: Sequence[Turned], notice: str = ""
+    claim: Claim,
+    state: Run.State,
+    offset: str,
+    *,
+    messages: Sequence[Turned],
+    notice: str = "",
+    usage: Any = None,
 ) -> None:
     """Make the rows what the stream says: `messages` is its fold up to `offset`. Raises Fenced.
 
@@ -92,7 +98,7 @@ def repair(
         rows.filter(client_id__in=said).update(visible=True)
         _add_answers(claim, messages)
         error = "The process that wrote this answer died; its lease expired."
-        _ended(claim, state, offset, notice=notice, error=error)
+        _ended(claim, state, offset, notice=notice, error=error, usage=usage)
 
 
 def _add_answers(claim: Claim, messages: Sequence[Turned]) -> None:

@@ -67,8 +67,8 @@ async def _finish(claim: Claim, streams: StreamClient) -> Run.State:
             )
             offset = await producer.append([*closers, terminal])
     state = _state(terminal)
-    notice = terminal.get("message", "")
-    await in_database(progress.repair, claim, state, offset, messages=fold.messages, notice=notice)
+    told = {"notice": terminal.get("message", ""), "usage": terminal.get("usage")}
+    await in_database(progress.repair, claim, state, offset, messages=fold.messages, **told)
     return state
 
 
