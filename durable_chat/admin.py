@@ -7,7 +7,7 @@ from django.contrib.auth import get_user_model
 from django.db.models import Count, Model, Q, QuerySet
 from django.http import HttpRequest
 
-from durable_chat.models import Conversation, Message, Run
+from durable_chat.models import Conversation, Member, Message, Run
 
 
 class FactsAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic in the stubs alone
@@ -31,8 +31,8 @@ class MessageInline(admin.TabularInline):  # type: ignore[type-arg]  # generic i
     """The transcript, as it stands in the rows."""
 
     model = Message
-    fields = ["position", "role", "said", "visible", "run", "created_at"]
-    readonly_fields = ["position", "role", "said", "visible", "run", "created_at"]
+    fields = ["position", "role", "author", "said", "visible", "run", "created_at"]
+    readonly_fields = ["position", "role", "author", "said", "visible", "run", "created_at"]
     ordering = ["position"]
     extra = 0
     can_delete = False
@@ -44,6 +44,16 @@ class MessageInline(admin.TabularInline):  # type: ignore[type-arg]  # generic i
     @admin.display(description="text")
     def said(self, message: Message) -> str:
         return message.value().text()
+
+
+class MemberInline(admin.TabularInline):  # type: ignore[type-arg]  # generic in the stubs alone
+    """Who else may read it, or write in it."""
+
+    model = Member
+    fields = ["user", "role", "created_at"]
+    readonly_fields = ["created_at"]
+    raw_id_fields = ["user"]
+    extra = 0
 
 
 @admin.register(Conversation)
@@ -69,7 +79,7 @@ class ConversationAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic 
         "updated_at",
     ]
     readonly_fields = ["id", "visitor", "stream_path", "epoch", "offset", "created_at", "updated_at"]
-    inlines = [MessageInline]
+    inlines = [MemberInline, MessageInline]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Conversation]:
         shown = Count("messages", filter=Q(messages__visible=True), distinct=True)
@@ -97,10 +107,10 @@ class ConversationAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic 
 class MessageAdmin(FactsAdmin):
     """One turn, with all its parts."""
 
-    list_display = ["client_id", "conversation", "role", "excerpt", "visible", "created_at"]
+    list_display = ["client_id", "conversation", "role", "author", "excerpt", "visible", "created_at"]
     list_filter = ["role", "visible", "created_at"]
     search_fields = ["client_id", "conversation__id", "conversation__title", "parts"]
-    list_select_related = ["conversation"]
+    list_select_related = ["conversation", "author"]
     date_hierarchy = "created_at"
 
     @admin.display(description="text")

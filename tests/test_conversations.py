@@ -33,6 +33,10 @@ ROUTES = [
     ("get", "/api/chat-stream?id={id}&offset=-1&run={run}"),
     ("get", "/api/chat/{id}/stream"),
     ("post", "/api/chat/{id}/stop"),
+    ("get", "/api/conversations/{id}/members"),
+    ("post", "/api/conversations/{id}/members"),
+    ("patch", "/api/conversations/{id}/members/ada"),
+    ("delete", "/api/conversations/{id}/members/ada"),
 ]
 HELLO = {"messages": [{"id": "m-2", "role": "user", "parts": [{"type": "text", "content": "hi"}]}]}
 

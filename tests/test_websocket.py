@@ -48,6 +48,11 @@ class Socket:
         message: dict[str, Any] = await self._communicator.receive_output(timeout=5)
         return message
 
+    async def silent(self) -> bool:
+        """Whether it stays open without a word."""
+        silent: bool = await self._communicator.receive_nothing()
+        return silent
+
     async def closed_with(self) -> int:
         message = await self.output()
         assert message["type"] == "websocket.close"

@@ -1,6 +1,6 @@
 """Messages, what a send asks for, what a provider gets, and the fold of a stream's chunks into messages."""
 
 from durable_chat.messages.folding import Fold, fold
-from durable_chat.messages.turns import Message, Part, Prompt, Turn, echo
+from durable_chat.messages.turns import Author, Message, Part, Prompt, Turn, echo
 
-__all__ = ["Fold", "Message", "Part", "Prompt", "Turn", "echo", "fold"]
+__all__ = ["Author", "Fold", "Message", "Part", "Prompt", "Turn", "echo", "fold"]

@@ -2,9 +2,9 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
 from durable_chat.chunks import Chunk, text_content, text_end, text_start
 from durable_chat.keys import ModelKey
@@ -41,6 +41,14 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class Author:
+    """A user who writes, as the others in the conversation see them."""
+
+    id: Any
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """What one send asks for. ``trigger`` is "send" for clients that do not say whether they regenerate."""
 
@@ -48,6 +56,14 @@ class Turn:
     trigger: Literal["submit", "regenerate", "send"]
     options: Mapping[str, Any]
     dialect: str
+    author: Author | None = None
+
+    def signed(self, author: Author | None) -> Self:
+        """The turn as this author's: the message's metadata say who wrote it, whatever the client said."""
+        metadata = {key: value for key, value in self.message.metadata.items() if key != "author"}
+        if author is not None:
+            metadata["author"] = {"id": str(author.id), "name": author.name}
+        return replace(self, message=replace(self.message, metadata=metadata), author=author)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +83,14 @@ class Prompt:
 
 
 def echo(message: Message) -> list[Chunk]:
-    """The user's message as it enters the stream: its text alone, as the reference server writes it."""
+    """The user's message as it enters the stream: its text alone, as the reference server writes it.
+
+    Who wrote it is in the metadata: clients merge a chunk's metadata into their message's.
+    """
     at = message.created_at
     timestamp = int(at.timestamp() * 1000) if at is not None else time.time_ns() // 1_000_000
     text = message.text()
     said = [text_content(message.id, text)] if text else []
-    chunks = [text_start(message.id, message.role), *said, text_end(message.id)]
+    signed = {"metadata": {"author": message.metadata["author"]}} if "author" in message.metadata else {}
+    chunks = [text_start(message.id, message.role) | signed, *said, text_end(message.id)]
     return [chunk | {"model": "client", "timestamp": timestamp} for chunk in chunks]

@@ -50,7 +50,7 @@ def admit(conversation_id: str, turn: Turn, *, holder: str, lease_seconds: float
         known = conversation.messages.filter(client_id=turn.message.id).first()
         if existing := _existing(conversation, known, turn):
             return existing
-        asked = known or _add_user_message(conversation, turn.message)
+        asked = known or _add_user_message(conversation, turn)
         run = Run.objects.create(
             conversation=conversation, trigger=turn.trigger, message=asked, options=dict(turn.options)
         )
@@ -87,11 +87,13 @@ def _differs(known: Message, message: Turned) -> bool:
     return (known.role, tuple(known.parts)) != (message.role, message.parts)
 
 
-def _add_user_message(conversation: Conversation, message: Turned) -> Message:
+def _add_user_message(conversation: Conversation, turn: Turn) -> Message:
     """Not visible before its echo is in the stream."""
+    message = turn.message
     row: Message = conversation.messages.create(
         client_id=message.id,
         role=message.role,
+        author_id=turn.author.id if turn.author else None,
         parts=list(message.parts),
         metadata=dict(message.metadata),
         position=next_position(conversation),

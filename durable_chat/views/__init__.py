@@ -1,6 +1,7 @@
 """The class-based views. Each authorises through ConversationView and answers errors as JSON."""
 
 from durable_chat.views.conversations import ConversationsView, OneConversationView
+from durable_chat.views.members import MembersView, OneMemberView
 from durable_chat.views.read import ReadView
 from durable_chat.views.reconnect import ReconnectView
 from durable_chat.views.send import SendView
@@ -8,7 +9,9 @@ from durable_chat.views.stop import StopView
 
 __all__ = [
     "ConversationsView",
+    "MembersView",
     "OneConversationView",
+    "OneMemberView",
     "ReadView",
     "ReconnectView",
     "SendView",

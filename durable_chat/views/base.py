@@ -2,13 +2,15 @@
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from inspect import isawaitable
 from typing import Any, ClassVar
 
 import orjson
+from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
-from django.db import connections, transaction
+from django.db import close_old_connections, connections, transaction
 from django.db.models import OuterRef, Subquery
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.middleware.csrf import CsrfViewMiddleware
@@ -92,7 +94,15 @@ async def authorise(visitor: Visitor, conversation_id: str, action: Action) -> C
     """
     if not ID.fullmatch(conversation_id):
         raise NotFound(UNKNOWN)
-    conversation, dead_run = await in_database(_authorised, visitor, conversation_id, action)
+    try:
+        conversation, answer = await in_database(_asked, visitor, conversation_id, action)
+        if isawaitable(answer):
+            answer = await _awaited(answer)
+    except PermissionDenied:
+        raise NotFound(UNKNOWN) from None
+    if conversation is None or answer is not True:
+        raise NotFound(UNKNOWN)
+    dead_run = conversation.dead_run  # type: ignore[attr-defined]  # annotated below
     if dead_run is not None and action != "delete":
         with suppress(
             Unavailable
@@ -101,15 +111,22 @@ async def authorise(visitor: Visitor, conversation_id: str, action: Action) -> C
     return conversation
 
 
-def _authorised(visitor: Visitor, conversation_id: str, action: Action) -> tuple[Conversation, str | None]:
+def _asked(
+    visitor: Visitor, conversation_id: str, action: Action
+) -> tuple[Conversation | None, bool | Awaitable[bool]]:
+    """The conversation and the permission's answer, which an async one has yet to give."""
     dead = Run.objects.active().filter(is_expired(), conversation=OuterRef("pk")).values("pk")[:1]
     found = Conversation.objects.annotate(dead_run=Subquery(dead)).filter(pk=conversation_id).first()
-    try:
-        if found is None or backends.get_permission()(visitor, found, action) is not True:
-            raise NotFound(UNKNOWN)
-    except PermissionDenied:
-        raise NotFound(UNKNOWN) from None
-    return found, found.dead_run  # type: ignore[attr-defined]  # annotated above
+    return found, found is not None and backends.get_permission()(visitor, found, action)
+
+
+async def _awaited(answer: Awaitable[bool]) -> bool:
+    """An async permission's answer. The ORM works in it at every door, and it leaves no connection open."""
+    async with ThreadSensitiveContext():
+        try:
+            return await answer
+        finally:
+            await sync_to_async(close_old_connections)()
 
 
 def checked_id(value: Any) -> str:

@@ -7,7 +7,7 @@ from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponse
 
-from durable_chat import backends, dialects, snapshot
+from durable_chat import dialects, snapshot
 from durable_chat.connections import in_database
 from durable_chat.dialects.base import options
 from durable_chat.exceptions import BadInput, Conflict, NotFound, SignInRequired
@@ -32,7 +32,7 @@ class ConversationsView(ApiView):
     wrong_method = "GET lists your conversations, POST creates one."
 
     async def get(self, request: HttpRequest) -> HttpResponse:
-        """The visitor's own, newest first."""
+        """What the visitor owns or is a member of, newest first."""
 
         def own() -> list[dict[str, Any]]:
             visible = Conversation.objects.visible_to(visitor_of(request))
@@ -109,8 +109,7 @@ def create_conversation(wanted: str, visitor: Visitor, **fields: Any) -> Convers
     try:
         return _created(id=wanted, **owned, **fields)
     except IntegrityError:
-        taken = Conversation.objects.filter(pk=wanted).first()
-        if taken is not None and backends.get_permission()(visitor, taken, "read") is True:
+        if Conversation.objects.visible_to(visitor).filter(pk=wanted).exists():
             raise Conflict("You already have a conversation with this id.") from None
         return _created(id=new_id(), **owned, **fields)
 

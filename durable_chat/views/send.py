@@ -10,10 +10,11 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHt
 from django.urls import reverse
 
 from durable_chat import conf, dialects
+from durable_chat.connections import in_database
 from durable_chat.models import Conversation
 from durable_chat.permissions import visitor_of
 from durable_chat.runs import launch, loop
-from durable_chat.views.base import ConversationView, checked_id, empty_response, json_body
+from durable_chat.views.base import ApiView, authorise, checked_id, empty_response, json_body
 from durable_chat.views.conversations import create_conversation
 
 
@@ -27,7 +28,7 @@ def pointer_headers(url: str) -> dict[str, str]:
     return {"Location": url, "Cache-Control": "no-store", "Access-Control-Expose-Headers": "Location"}
 
 
-class SendView(ConversationView):
+class SendView(ApiView):
     """The send endpoint of both durable transports; the body says which client it is.
 
     `mode="immediate"` answers when the message is durable: 202 to TanStack, 201 with `Location` to the AI
@@ -44,8 +45,9 @@ class SendView(ConversationView):
         turn = dialects.detect(body).read(body)
         if conf.get().create_on_send:
             await self._create(conversation_id)
-        await self.authorise(conversation_id, "send")
-        run_id = await loop.call(launch.send, conversation_id, turn)
+        visitor = await in_database(visitor_of, request)
+        await authorise(visitor, conversation_id, "send")
+        run_id = await loop.call(launch.send, conversation_id, turn.signed(visitor.author))
         if turn.dialect == "ai-sdk":
             return self._pointer(stream_url(conversation_id, run_id), run_id)
         if self.mode == "await":
