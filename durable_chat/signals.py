@@ -1,4 +1,4 @@
-"""What a host may listen to. Sent after the fact, from the run's own thread: `sender` is the Run class."""
+"""What a host may listen to. Sent once, after the fact, from a thread: `sender` is the Run class."""
 
 from django.dispatch import Signal
 

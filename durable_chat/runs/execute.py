@@ -5,19 +5,17 @@ import logging
 from contextlib import suppress
 
 from django.db import DatabaseError
-from django.dispatch import Signal
 
 from durable_chat.answers import Answer
 from durable_chat.chunks import Chunk, run_error
-from durable_chat.connections import in_database, in_thread
+from durable_chat.connections import in_database
 from durable_chat.messages import Prompt
 from durable_chat.models import Run
 from durable_chat.providers.base import ModelProvider
-from durable_chat.runs import ends, line, progress
+from durable_chat.runs import ends, journal, line, progress
 from durable_chat.runs.claim import Claim, Fenced
 from durable_chat.runs.ends import End
 from durable_chat.runs.pump import Limits, Pump
-from durable_chat.signals import run_failed, run_finished, run_started
 from durable_chat.streams.client import Producer, StreamClient
 from durable_chat.streams.protocol.errors import StaleEpoch, StreamError
 from durable_chat.streams.protocol.offsets import START
@@ -61,7 +59,7 @@ class Execution:
                 self.accepted.set_result(None)
                 await self._write(producer)
         except (Fenced, StaleEpoch):
-            log.warning("run %s was taken over", self.claim.run_id)
+            self._lost = True
             self._end_early(StreamError("The conversation was taken over."))
             await self._bury()
         except StreamError as error:
@@ -70,6 +68,8 @@ class Execution:
         except Exception as error:
             log.exception("run %s broke", self.claim.run_id)
             await self._abandon(error)
+        if self._lost:
+            journal.note(self.claim, "lost", level=logging.WARNING)
 
     async def _abandon(self, error: Exception) -> None:
         self._end_early(error)
@@ -105,14 +105,14 @@ class Execution:
             offset = await producer.append(self.claim.opening)
         await in_database(progress.accepted, self.claim, offset)
         await producer.append([self._answer.started()])
-        log.info("run %s of %s accepted", self.claim.run_id, self.claim.conversation_id)
-        await self._tell(run_started)
+        await journal.began(self.claim)
 
     async def _write(self, producer: Producer) -> None:
         end = await self._pumped(producer)
         if self._lost:
             return
         await in_database(progress.end, self.claim)
+        journal.note(self.claim, "ending")
         terminal = self._terminal(end)
         last = self._answer.close(end.text or ends.NO_RESULT, failed=end.state != Run.State.DONE)
         offset = await producer.append([*last, terminal])
@@ -126,14 +126,13 @@ class Execution:
             error=end.error,
             usage=self._answer.usage,
         )
-        log.info("run %s of %s %s", self.claim.run_id, self.claim.conversation_id, end.state)
-        unhappy = end.state in (Run.State.FAILED, Run.State.INTERRUPTED)
-        await self._tell(run_failed if unhappy else run_finished, state=str(end.state))
+        await journal.ended(self.claim, end.state)
 
     async def _pumped(self, producer: Producer) -> End:
         async with line.current().place(unless=self._cut):
             if self._cut.done():
                 return self._cut.result()
+            journal.note(self.claim, "running")
             pump = Pump(
                 self._provider,
                 self._prompt,
@@ -155,12 +154,3 @@ class Execution:
             code=end.code,
             usage=self._answer.usage,
         )
-
-    async def _tell(self, signal: Signal, **extra: str) -> None:
-        claim = self.claim
-        answers = await in_thread(
-            signal.send_robust, Run, run_id=claim.run_id, conversation_id=claim.conversation_id, **extra
-        )
-        for receiver, error in answers:
-            if isinstance(error, Exception):
-                log.error("receiver %r of run %s failed: %s", receiver, claim.run_id, type(error).__name__)

@@ -3,8 +3,6 @@
 import asyncio
 import logging
 import os
-import secrets
-import socket
 import time
 
 from django.db import DatabaseError
@@ -14,10 +12,11 @@ from durable_chat.connections import in_database
 from durable_chat.exceptions import Busy, Unavailable
 from durable_chat.messages import Prompt, Turn
 from durable_chat.models import Run
-from durable_chat.runs import progress
+from durable_chat.runs import journal, progress
 from durable_chat.runs.admission import Ending, Existing, Expired, admit
 from durable_chat.runs.claim import Claim
 from durable_chat.runs.execute import Execution
+from durable_chat.runs.holder import holder
 from durable_chat.runs.recover import recover
 from durable_chat.streams.protocol.errors import StreamError
 
@@ -32,12 +31,6 @@ POLL_SECONDS = 0.05  # how often it looks, when that run lives in another proces
 _live: dict[str, tuple[Execution, asyncio.Task[None]]] = {}
 _sending: set[asyncio.Task[object]] = set()
 _heart: asyncio.Task[None] | None = None
-_NAME = secrets.token_hex(4)
-
-
-def holder() -> str:
-    """This process, for people who look at a run: host, pid and a name that no earlier process had."""
-    return f"{socket.gethostname()[:64]}:{os.getpid()}:{_NAME}"
 
 
 def _after_fork() -> None:
@@ -65,6 +58,7 @@ async def send(conversation_id: str, turn: Turn) -> str:
     found = await _claim(conversation_id, turn)
     if isinstance(found, Existing):
         return found.run_id
+    journal.note(found, "claimed")
     prompt = Prompt(
         conversation_id=conversation_id,
         run_id=found.run_id,

@@ -8,15 +8,12 @@ from durable_chat.chunks import Chunk, custom, is_terminal, run_error
 from durable_chat.connections import in_database
 from durable_chat.messages import Fold
 from durable_chat.models import Run
-from durable_chat.runs import progress
+from durable_chat.runs import journal, progress
 from durable_chat.runs.claim import Claim, Fenced, take_over
 from durable_chat.runs.execute import PRODUCER_ID
-from durable_chat.signals import run_failed
 from durable_chat.streams.client import Producer, StreamClient
 from durable_chat.streams.protocol.errors import StaleEpoch, StreamError, StreamNotFound
 from durable_chat.streams.protocol.offsets import START
-
-log = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 2.0  # somebody waits for this; the next who comes tries again
 INTERRUPTED = "The answer was interrupted. Send again to go on."
@@ -30,6 +27,7 @@ async def recover(run_id: str, *, holder: str) -> bool:
     claim = await in_database(take_over, run_id, holder=holder, lease_seconds=conf.get().lease_seconds)
     if claim is None:
         return False
+    journal.note(claim, "taken over", level=logging.WARNING)
     try:
         state = await _finish(claim, backends.get_streams())
     except (Fenced, StaleEpoch):
@@ -40,10 +38,7 @@ async def recover(run_id: str, *, holder: str) -> bool:
     except StreamError:
         await in_database(progress.abandon, claim)
         raise
-    log.warning("run %s of %s recovered: %s", run_id, claim.conversation_id, state)
-    await in_database(
-        run_failed.send_robust, Run, run_id=run_id, conversation_id=claim.conversation_id, state=str(state)
-    )
+    await journal.ended(claim, state)
     return True
 
 
