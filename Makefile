@@ -11,7 +11,7 @@ run: $(VENV)/.run
 	$(BIN)/python manage.py migrate --verbosity 0
 	$(BIN)/python manage.py runserver $(HOST):$(PORT)
 
-test: $(VENV)/.dev tests/clients/node_modules tests/conformance/node_modules chromium
+test: $(VENV)/.dev tests/clients/node_modules tests/conformance/node_modules benchmarks/node_modules chromium
 	$(BIN)/python -m pytest $(ARGS)
 
 # The server killed with -9 under 50 writers, SOAK_ROUNDS times; the test run does it ten times.

@@ -1,7 +1,7 @@
 """Fixtures of the chat half: a site in this process, with a real database, a real store and real runs."""
 
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from durable_chat.models import Conversation, Run
 from durable_chat.streams.client import StreamClient
 from durable_chat.streams.embedded import process
 from durable_chat.testing import drain
+from tests import service
 
 # A slow machine is no failure: nothing here is timed.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -33,6 +34,22 @@ def django_db_setup(django_db_setup: None) -> Iterator[None]:
     """The streams let go of the test database before it is dropped, which PostgreSQL refuses otherwise."""
     yield
     process.close()
+
+
+@pytest.fixture(scope="session")
+def shared_service() -> Iterator[service.Service]:
+    """A streams service for all who only use it."""
+    with service.running() as running:
+        yield running
+
+
+@pytest.fixture(scope="session", params=["embedded", "remote"])
+def streams_env(request: pytest.FixtureRequest) -> Mapping[str, str]:
+    """Where a live server's streams are, by its environment: whatever uses this is tested on both."""
+    if request.param == "embedded":
+        return {}
+    remote: service.Service = request.getfixturevalue("shared_service")
+    return remote.env
 
 
 @pytest.fixture

@@ -107,13 +107,14 @@ class _Live:
     def __init__(self, body: Body, position: _Position) -> None:
         self._body = body
         self._position = position
-        self._items: list[Item] = []
+        self._items: list[Item] = []  # for the control event that follows, in whichever piece
+        self._closed = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         decoder = Decoder()
         async for piece in self._body:
             yield b"".join(self._told(event) for event in decoder.feed(piece)) or sse.KEEP_ALIVE
-            if self._position.transcoder.done:
+            if self._closed:
                 return
 
     async def aclose(self) -> None:
@@ -133,7 +134,7 @@ class _Live:
         return self._position.count < self._position.had
 
     def _control(self, told: dict[str, object]) -> bytes:
-        done = self._position.transcoder.done
+        self._closed = done = self._position.transcoder.done
         cursor = told.get("streamCursor")
         return sse.control(
             self._position.offset,

@@ -1,7 +1,7 @@
 """A browser, a site under a strict policy, and a page that may not complain."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,14 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def address() -> Iterator[str]:
-    with live_server(env=STRICT) as base:
+def env(streams_env: Mapping[str, str]) -> Mapping[str, str]:
+    """The strict site's environment, with its streams here or there."""
+    return {**STRICT, **streams_env}
+
+
+@pytest.fixture(scope="session")
+def address(env: Mapping[str, str]) -> Iterator[str]:
+    with live_server(env=env) as base:
         yield base
 
 

@@ -1,16 +1,16 @@
 """Other hosts than the demo, other servers, and servers that die."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from playwright.sync_api import expect
 
-from tests.browser.conftest import STRICT, Tab, Visitor, words
+from tests.browser.conftest import Tab, Visitor, words
 from tests.live import free_port, live_server
 
 
-def test_two_chats_on_one_page_below_a_prefix(arrive: Callable[..., Visitor]) -> None:
-    with live_server(env={"DJANGO_SETTINGS_MODULE": "tests.browser.host_settings"}) as base:
+def test_two_chats_on_one_page_below_a_prefix(arrive: Callable[..., Visitor], env: Mapping[str, str]) -> None:
+    with live_server(env={**env, "DJANGO_SETTINGS_MODULE": "tests.browser.host_settings"}) as base:
         page = arrive(base).visit()
         chats = page.locator("durable-chat")
         first, second = (Tab(page, chats.nth(number)).ready() for number in (0, 1))
@@ -25,8 +25,8 @@ def test_two_chats_on_one_page_below_a_prefix(arrive: Callable[..., Visitor]) ->
         page.close()
 
 
-def test_behind_daphne(arrive: Callable[..., Visitor]) -> None:
-    with live_server("daphne", env=STRICT) as base:
+def test_behind_daphne(arrive: Callable[..., Visitor], env: Mapping[str, str]) -> None:
+    with live_server("daphne", env=env) as base:
         tab = arrive(base).begin()
         tab.send("words=100 delay=20")
         expect(tab.answer).to_contain_text("w20 ")
@@ -36,8 +36,8 @@ def test_behind_daphne(arrive: Callable[..., Visitor]) -> None:
         tab.page.close()
 
 
-def test_an_address_that_leads_nowhere(arrive: Callable[..., Visitor]) -> None:
-    with live_server(env=STRICT | {"DEBUG": "false"}) as base:
+def test_an_address_that_leads_nowhere(arrive: Callable[..., Visitor], env: Mapping[str, str]) -> None:
+    with live_server(env={**env, "DEBUG": "false"}) as base:
         visitor = arrive(base)
         visitor.tolerated = ("404",)
         page = visitor.visit("/c/somebody-elses/")
@@ -47,17 +47,20 @@ def test_an_address_that_leads_nowhere(arrive: Callable[..., Visitor]) -> None:
         page.close()
 
 
-def test_a_server_that_is_restarted_in_the_middle(arrive: Callable[..., Visitor], tmp_path: Path) -> None:
+def test_a_server_that_is_restarted_in_the_middle(
+    arrive: Callable[..., Visitor], env: Mapping[str, str], tmp_path: Path
+) -> None:
     """The page stays open, and learns how far the answer came and that it goes no further."""
     port = free_port()
-    with live_server(env=STRICT | {"LEASE_SECONDS": "1"}, directory=tmp_path, port=port) as base:
+    env = {**env, "LEASE_SECONDS": "1"}
+    with live_server(env=env, directory=tmp_path, port=port) as base:
         visitor = arrive(base)
         visitor.tolerated = ("ERR_CONNECTION", "ERR_INCOMPLETE", "ERR_EMPTY", "ERR_SOCKET")
         tab = visitor.begin()
         tab.send("words=2000 delay=20")
         expect(tab.answer).to_contain_text("w20 ")
     expect(tab.root.get_by_text("Connection lost")).to_be_visible()
-    with live_server(env=STRICT | {"LEASE_SECONDS": "1"}, directory=tmp_path, port=port):
+    with live_server(env=env, directory=tmp_path, port=port):
         tab.idle()
         (_, asked), (_, answered), *_ = tab.texts()
         assert asked == "words=2000 delay=20"

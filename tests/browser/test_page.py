@@ -89,7 +89,7 @@ def test_connections_that_break_in_the_middle_of_anything(arrive: Callable[..., 
     tab.send("words=150 delay=30")
     expect(tab.answer).to_contain_text("w1 ")
     before = wire.connections
-    wire.allowance = 2000
+    wire.allowance = 4000
     wire.cut()
     tab.idle()
     assert tab.texts() == [("user", "words=150 delay=30"), ("assistant", words(150))]

@@ -18,8 +18,8 @@ class Wire:
         self._lock = threading.Lock()
         self.base = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self.connections = 0
-        # Bytes of answer that a connection carries before it breaks. Each carries a third more than the last,
-        # or a slow machine would gather batches that no connection can carry.
+        # Bytes of answer that a connection carries before it breaks. Each carries half as much again, or a
+        # slow machine would gather batches that no connection can carry.
         self.allowance: int | None = None
 
     def __enter__(self) -> Self:
@@ -51,7 +51,7 @@ class Wire:
                 threading.Thread(target=self._pass, args=(near, far, None), daemon=True).start()
                 threading.Thread(target=self._pass, args=(far, near, self.allowance), daemon=True).start()
                 if self.allowance is not None:
-                    self.allowance += self.allowance // 3
+                    self.allowance += self.allowance // 2
 
     def _pass(self, source: socket.socket, target: socket.socket, allowance: int | None) -> None:
         with contextlib.suppress(OSError):

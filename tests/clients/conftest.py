@@ -1,7 +1,7 @@
 """The published JavaScript clients, run by node against a live server as some Visitor's browser."""
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
@@ -17,14 +17,14 @@ def packages() -> None:
 
 
 @pytest.fixture(scope="session")
-def uvicorn(packages: None) -> Iterator[str]:
-    with live_server("uvicorn") as base:
+def uvicorn(packages: None, streams_env: Mapping[str, str]) -> Iterator[str]:
+    with live_server("uvicorn", env=streams_env) as base:
         yield base
 
 
 @pytest.fixture(scope="session")
-def daphne(packages: None) -> Iterator[str]:
-    with live_server("daphne") as base:
+def daphne(packages: None, streams_env: Mapping[str, str]) -> Iterator[str]:
+    with live_server("daphne", env=streams_env) as base:
         yield base
 
 
