@@ -60,6 +60,7 @@ class Settings:
     provider: ProviderSettings = field(default_factory=ProviderSettings)
     permission: str = "durable_chat.permissions.may"
     create_on_send: bool = False
+    when_busy: str = field(default="reject", metadata={"choices": ("reject", "queue", "interrupt")})
     lease_seconds: float = field(default=15.0, metadata={"least": 1, "most": 3600})
     max_body_bytes: int = field(default=32 * 1024 * 1024, metadata={"least": 1})
     max_runs: int = field(default=100, metadata={"least": 1})

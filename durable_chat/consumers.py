@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -14,7 +14,8 @@ from durable_chat import backends
 from durable_chat.connections import in_database
 from durable_chat.exceptions import ChatError
 from durable_chat.models import Conversation
-from durable_chat.permissions import identify
+from durable_chat.permissions import Action, identify
+from durable_chat.runs import launch, loop
 from durable_chat.streams.client import subscribe
 from durable_chat.streams.protocol.errors import BadRequest, StreamError
 from durable_chat.streams.protocol.offsets import NOW, START
@@ -59,7 +60,13 @@ class ConversationConsumer(AsyncWebsocketConsumer):
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        """Nothing is expected: sending goes by HTTP."""
+        """`{"type": "abort", "runId"?}` stops the answer. Nothing else is expected: sending goes by HTTP."""
+        frame = _object(text_data)
+        run_id = frame.get("runId")
+        if frame.get("type") == "abort" and isinstance(run_id, str | None):
+            with suppress(ChatError):  # whoever may not stop it sees that it goes on
+                conversation = await self._authorise("stop")
+                await loop.call(launch.stop, conversation.pk, run_id)
 
     async def _relay(self, conversation: Conversation, offset: str) -> None:
         try:
@@ -85,10 +92,10 @@ class ConversationConsumer(AsyncWebsocketConsumer):
                 return
             await self.send(text_data=PING)
 
-    async def _authorise(self) -> Conversation:
+    async def _authorise(self, action: Action = "read") -> Conversation:
         conversation_id = self.scope["url_route"]["kwargs"]["conversation_id"]
         visitor = await in_database(identify, self.scope.get("user"), self.scope.get("session"))
-        return await authorise(visitor, conversation_id, "read")
+        return await authorise(visitor, conversation_id, action)
 
     def _offset(self) -> str:
         query = parse_qs(self.scope["query_string"].decode())
@@ -112,6 +119,15 @@ async def frames(conversation: Conversation, resume: str) -> AsyncIterator[str]:
                 yield _frame(f"{batch.before}.{number}", chunk)
             if skip and batch.up_to_date:
                 raise BadRequest(f"{resume!r} is not the id of a chunk: it lies behind the last one.")
+
+
+def _object(text: str | None) -> dict[str, Any]:
+    """The frame of a client, or an empty one for what is no JSON object."""
+    try:
+        frame = orjson.loads(text or b"")
+    except orjson.JSONDecodeError:
+        return {}
+    return frame if isinstance(frame, dict) else {}
 
 
 def _frame(id: str, chunk: Any) -> str:

@@ -208,6 +208,10 @@ class RunQuerySet(models.QuerySet["Run"]):
         """Those that hold their conversation: one each at most."""
         return self.filter(state__in=Run.ACTIVE)
 
+    def queued(self) -> Self:
+        """Those that wait for their conversation."""
+        return self.filter(state=Run.State.QUEUED)
+
 
 class Run(models.Model):
     """One answer: waiting, being written, or written.
@@ -227,6 +231,7 @@ class Run(models.Model):
         INTERRUPTED = "interrupted"
 
     ACTIVE = (State.ACCEPTED, State.RUNNING, State.ENDING)
+    UNFINISHED = (State.QUEUED, *ACTIVE)
 
     id = models.CharField(primary_key=True, max_length=26, default=new_id, editable=False)
     conversation = models.ForeignKey(Conversation, models.CASCADE, related_name="runs")
@@ -272,6 +277,17 @@ class Run(models.Model):
     @property
     def active(self) -> bool:
         return self.state in self.ACTIVE
+
+    @property
+    def unfinished(self) -> bool:
+        return self.state in self.UNFINISHED
+
+    def stop(self) -> None:
+        """Ask for its end, wherever it is: within about a second it is stopped, or no longer waits.
+
+        Only sets the flag, so it may be called anywhere; what has ended stays as it is.
+        """
+        Run.objects.filter(pk=self.pk, state__in=self.UNFINISHED).update(stop_requested=True)
 
 
 class Tombstone(models.Model):

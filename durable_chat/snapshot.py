@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db.models import FilteredRelation, OuterRef, Q, Subquery
+from django.db.models import Exists, FilteredRelation, OuterRef, Q, Subquery
 
 from durable_chat.connections import in_database
 from durable_chat.messages import Message
@@ -24,6 +24,7 @@ class Snapshot:
     offset: str
     active_run: str | None
     failure: "Failure | None" = None
+    queued: "tuple[Waiting, ...]" = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,35 +36,47 @@ class Failure:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A message whose turn has not come, and the run that will answer it."""
+
+    run_id: str
+    message: Message
+
+
 def take(conversation_id: str) -> Snapshot | None:
     """The snapshot, or None when there is no such conversation.
 
-    One SELECT, because two would see two moments: an offset and the messages of the next one.
+    One SELECT, because two would see two moments: an offset and the messages of the next one. What waits is
+    looked up after it: a message that begins in between is in neither, and comes by the stream.
     """
     active = Run.objects.active().filter(conversation=OuterRef("pk")).values("id")[:1]
+    line = Run.objects.queued().filter(conversation=OuterRef("pk"))
     last = Run.objects.filter(conversation=OuterRef("pk")).order_by("-created_at", "-pk")
+    last = last.exclude(state=Run.State.QUEUED).exclude(epoch=0)
     rows = list(
         Conversation.objects.filter(pk=conversation_id)
         .annotate(
             shown=FilteredRelation("messages", condition=Q(messages__visible=True)),
             active_run=Subquery(active),
+            waits=Exists(line),
             last_run=Subquery(last.values("pk")[:1]),
             last_state=Subquery(last.values("state")[:1]),
             last_notice=Subquery(last.values("notice")[:1]),
         )
         .order_by("shown__position")
         .values_list(
-            *("title", "metadata", "created_at", "updated_at", "offset", "active_run"),
+            *("title", "metadata", "created_at", "updated_at", "offset", "active_run", "waits"),
             *("last_run", "last_state", "last_notice"),
             *("shown__client_id", "shown__role", "shown__parts", "shown__metadata", "shown__created_at"),
         )
     )
     if not rows:
         return None
-    title, metadata, created_at, updated_at, offset, active_run, last_run, state, notice = rows[0][:9]
+    title, metadata, created_at, updated_at, offset, active_run, waits, last_run, state, notice = rows[0][:10]
     messages = tuple(
         Message(id=id, role=role, parts=tuple(parts), metadata=extra, created_at=at)
-        for id, role, parts, extra, at in (row[9:] for row in rows)
+        for id, role, parts, extra, at in (row[10:] for row in rows)
         if id is not None
     )
     failed = bool(notice) and active_run is None
@@ -77,7 +90,14 @@ def take(conversation_id: str) -> Snapshot | None:
         offset=offset,
         active_run=active_run,
         failure=Failure(last_run, state == Run.State.STOPPED, notice) if failed else None,
+        queued=_line(conversation_id) if waits else (),
     )
+
+
+def _line(conversation_id: str) -> tuple[Waiting, ...]:
+    line = Run.objects.queued().filter(conversation=conversation_id, stop_requested=False)
+    runs = line.select_related("message").order_by("place")
+    return tuple(Waiting(run.pk, run.message.value()) for run in runs if run.message is not None)
 
 
 async def atake(conversation_id: str) -> Snapshot | None:

@@ -32,4 +32,9 @@ urlpatterns = [
         r"^api/chat/+(?P<conversation_id>[^/]+)/stream/?$", views.ReconnectView.as_view(), name="reconnect"
     ),
     re_path(r"^api/chat/+(?P<conversation_id>[^/]+)/stop/?$", views.StopView.as_view(), name="stop"),
+    re_path(
+        r"^api/chat/+(?P<conversation_id>[^/]+)/queue/(?P<name>[^/]+)/?$",
+        views.QueueView.as_view(),
+        name="queue",
+    ),
 ]

@@ -11,14 +11,23 @@ from durable_chat.messages import Message as Turned
 from durable_chat.messages import Turn
 from durable_chat.models import Conversation, Message, Run
 from durable_chat.runs.claim import Claim, begin
-from durable_chat.runs.rows import is_expired, lock, next_position
+from durable_chat.runs.queue import dismiss, next_place
+from durable_chat.runs.rows import is_due, lock, next_position
 
 
 @dataclass(frozen=True, slots=True)
 class Existing:
-    """The run that already answers this message: active, or ended."""
+    """The run that already answers this message: waiting, active, or ended."""
 
     run_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """The run that will answer this message when its turn comes, and the run that is at work, if any."""
+
+    run_id: str
+    behind: str | None
 
 
 class Ending(Exception):
@@ -29,58 +38,74 @@ class Ending(Exception):
         self.run_id = run_id
 
 
-class Expired(Exception):
-    """The active run's process let its lease expire: recover it, then ask again."""
-
-    def __init__(self, run_id: str) -> None:
-        super().__init__(run_id)
-        self.run_id = run_id
+class Due(Exception):
+    """Nobody writes the active run any more: recover it, then ask again."""
 
 
-def admit(conversation_id: str, turn: Turn, *, holder: str, lease_seconds: float) -> Claim | Existing:
-    """Take the conversation for a new run, or name the run that already answers this message.
+def admit(
+    conversation_id: str, turn: Turn, *, holder: str, lease_seconds: float, when_busy: str
+) -> Claim | Queued | Existing:
+    """Take the conversation for a new run, or a place in its line, or name the run that answers this message.
 
-    Raises NotFound; Busy when another message is being answered; Conflict when the message's id is known with
-    other content; Ending and Expired, after which the caller waits or recovers and asks again.
+    Raises NotFound; Busy when another message is being answered and `when_busy` is "reject"; Conflict when
+    the message's id is known with other content; Ending and Due, after which the caller waits or recovers
+    and asks again.
     """
     with transaction.atomic():
         conversation = lock(conversation_id)
         if conversation is None:
             raise NotFound("There is no such conversation.")
+        dismiss(conversation.runs.queued().filter(stop_requested=True))
+        active = _active(conversation)
         known = conversation.messages.filter(client_id=turn.message.id).first()
-        if existing := _existing(conversation, known, turn):
+        if known is not None and (existing := _existing(known, turn)):
             return existing
+        if active is not None:
+            _check_waiting(active, when_busy)
         asked = known or _add_user_message(conversation, turn)
-        run = Run.objects.create(
-            conversation=conversation, trigger=turn.trigger, message=asked, options=dict(turn.options)
-        )
-        return begin(conversation, run, holder=holder, lease_seconds=lease_seconds)
+        run = Run(conversation=conversation, message=asked, trigger=turn.trigger, options=dict(turn.options))
+        if active is not None or (when_busy != "reject" and conversation.runs.queued().exists()):
+            return _enqueue(run, active, when_busy)
+        run.save(force_insert=True)
+        return begin(conversation, run, asked, holder=holder, lease_seconds=lease_seconds)
 
 
-_EXPIRED = ExpressionWrapper(is_expired(), output_field=BooleanField())
+def _active(conversation: Conversation) -> Run | None:
+    due = ExpressionWrapper(is_due(), output_field=BooleanField())
+    active: Any = conversation.runs.active().annotate(due=due).first()
+    if active is not None and active.due:
+        raise Due
+    return active  # type: ignore[no-any-return]
 
 
-def _existing(conversation: Conversation, known: Message | None, turn: Turn) -> Existing | None:
+def _check_waiting(active: Run, when_busy: str) -> None:
+    """Raises what keeps another message from waiting for this run's end."""
+    if active.state == Run.State.ENDING:
+        raise Ending(active.pk)
+    if when_busy == "reject":
+        raise Busy("An answer is being written: wait for it or stop it, then send again.", run_id=active.pk)
+
+
+def _enqueue(run: Run, active: Run | None, when_busy: str) -> Queued:
+    run.place = next_place(run.conversation)
+    run.save(force_insert=True)
+    if active is not None and when_busy == "interrupt":
+        active.stop()
+    return Queued(run.pk, behind=active.pk if active is not None else None)
+
+
+def _existing(known: Message, turn: Turn) -> Existing | None:
     """The rule of idempotence by the user message's id; None when a new run may begin."""
-    active: Any = conversation.runs.active().annotate(expired=_EXPIRED).first()
-    if active is not None and active.expired:
-        raise Expired(active.pk)
-    if known is not None and turn.trigger != "regenerate" and _differs(known, turn.message):
+    if turn.trigger != "regenerate" and _differs(known, turn.message):
         raise Conflict(
             "This conversation has another message with this id: send the new text under a new id."
         )
-    same = active is not None and known is not None and active.message_id == known.pk
-    if active is not None and active.state == Run.State.ENDING and not (same and turn.trigger == "submit"):
-        # To attach would be to wait for a terminal chunk that may already have gone by.
-        raise Ending(active.pk)
-    if active is not None and same:
-        return Existing(active.pk)
-    if active is not None:
-        raise Busy("An answer is being written: wait for it or stop it, then send again.", run_id=active.pk)
-    if known is not None and turn.trigger == "submit":
-        last = known.answers.order_by("-created_at").first()
-        return Existing(last.pk) if last else None
-    return None
+    answers = known.answers.order_by("-created_at", "-pk")
+    if turn.trigger != "submit":
+        # Not one that is ending: its terminal chunk, which this client would wait for, may have gone by.
+        answers = answers.filter(state__in=(Run.State.QUEUED, Run.State.ACCEPTED, Run.State.RUNNING))
+    last = answers.first()
+    return Existing(last.pk) if last is not None else None
 
 
 def _differs(known: Message, message: Turned) -> bool:

@@ -1,6 +1,8 @@
 """The right to write a conversation's stream: taken for a run that begins, or from one whose process died."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from django.db import transaction
 
@@ -8,7 +10,7 @@ from durable_chat.answers import opening
 from durable_chat.chunks import Chunk
 from durable_chat.messages import Message as Turned
 from durable_chat.models import Conversation, Message, Run
-from durable_chat.runs.rows import from_now, is_expired, lock_of, raise_epoch
+from durable_chat.runs.rows import from_now, is_due, lock, raise_epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +18,8 @@ class Claim:
     """The right to write one conversation's stream: an epoch, until somebody takes the next one.
 
     `offset` is where the conversation's rows stand (see Conversation); `messages` are the visible ones,
-    ending with the user's; `opening` is what the stream must say before the answer begins.
+    ending with the user's; `opening` is what the stream must say before the answer begins. `stopping` is a
+    run that was asked to stop; `queued` one that waited, and goes back to the line if it never began.
     """
 
     conversation_id: str
@@ -26,23 +29,28 @@ class Claim:
     offset: str
     messages: tuple[Turned, ...]
     opening: tuple[Chunk, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    stopping: bool = False
+    queued: bool = False
 
 
 class Fenced(Exception):
     """Somebody else has taken the conversation over: stop, and write nothing more anywhere."""
 
 
-def begin(conversation: Conversation, run: Run, *, holder: str, lease_seconds: float) -> Claim:
-    """Take a locked conversation, in which nothing is active, for a run that has not begun."""
+def begin(
+    conversation: Conversation, run: Run, asked: Message, *, holder: str, lease_seconds: float
+) -> Claim:
+    """Take a locked conversation, in which nothing is active, for a run that answers what was asked."""
     raise_epoch(conversation)
     Run.objects.filter(pk=run.pk).update(
         state=Run.State.RUNNING,
         epoch=conversation.epoch,
         start_offset=conversation.offset,
+        stop_requested=run.stop_requested,
         holder=holder,
         lease_expires_at=from_now(lease_seconds),
     )
-    asked: Message = run.message  # type: ignore[assignment]  # a run that has not begun has one
     before = conversation.messages.visible().filter(position__lt=asked.position)
     messages = (*(row.value() for row in before), asked.value())
     replaces = conversation.messages.visible().filter(position__gt=asked.position).exists()
@@ -54,25 +62,35 @@ def begin(conversation: Conversation, run: Run, *, holder: str, lease_seconds: f
         offset=conversation.offset,
         messages=messages,
         opening=opening(messages, echoed=asked.visible, replaces=replaces),
+        options=run.options,
+        stopping=run.stop_requested,
+        queued=run.place is not None,
     )
 
 
-def take_over(run_id: str, *, holder: str, lease_seconds: float) -> Claim | None:
-    """The next epoch for whoever recovers a run whose lease has expired; None when there is none."""
+def take_over(conversation_id: str, *, holder: str, lease_seconds: float) -> Claim | None:
+    """The next epoch for whoever finishes the run that nobody writes any more; None when there is none."""
     with transaction.atomic():
-        conversation = lock_of(run_id)
-        # Of two recoverers, the second finds the lease renewed.
-        expired = Run.objects.active().filter(is_expired(), pk=run_id)
-        if conversation is None or not expired.update(
-            holder=holder, lease_expires_at=from_now(lease_seconds), epoch=conversation.epoch + 1
-        ):
+        conversation = lock(conversation_id)
+        due = Run.objects.active().filter(is_due(), conversation=conversation_id)
+        run = due.first()
+        if conversation is None or run is None:
             return None
         raise_epoch(conversation)
+        # Of two recoverers, the second finds the lease renewed.
+        due.update(
+            state=Run.State.ENDING,
+            holder=holder,
+            lease_expires_at=from_now(lease_seconds),
+            epoch=conversation.epoch,
+        )
         return Claim(
             conversation_id=conversation.pk,
             stream_path=conversation.stream_path,
-            run_id=run_id,
+            run_id=run.pk,
             epoch=conversation.epoch,
             offset=conversation.offset,
             messages=tuple(row.value() for row in conversation.messages.visible()),
+            stopping=run.stop_requested,
+            queued=run.place is not None,
         )

@@ -37,6 +37,9 @@ class End:
 
 WHOLE: Final = End(Run.State.DONE)
 STOPPED: Final = End(Run.State.STOPPED, "stopped", "The answer was stopped.")
+INTERRUPTED: Final = End(
+    Run.State.INTERRUPTED, "interrupted", "The answer was interrupted. Send again to go on."
+)
 SLOW: Final = End(
     Run.State.FAILED, "time_limit", "The answer took too long, so it ends here.", "RUN_SECONDS have passed."
 )

@@ -21,7 +21,7 @@ def note(claim: Claim, state: str, *, level: int = logging.INFO) -> None:
 
     Its record has `run`, `conversation`, `state`, `epoch` and `holder`. `state` is "claimed", "accepted",
     "running", "ending", "done", "failed", "stopped", "interrupted"; "taken over" by this process, which
-    recovers the run; or "lost" to another process or with its conversation.
+    recovers the run, and then perhaps "queued" again; or "lost" to another process or with its conversation.
     """
     names = {"run": claim.run_id, "conversation": claim.conversation_id}
     extra = {**names, "state": str(state), "epoch": claim.epoch, "holder": holder()}

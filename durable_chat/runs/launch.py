@@ -4,6 +4,8 @@ import asyncio
 import logging
 import os
 import time
+from contextlib import suppress
+from typing import Any
 
 from django.db import DatabaseError
 
@@ -13,10 +15,11 @@ from durable_chat.exceptions import Busy, Unavailable
 from durable_chat.messages import Prompt, Turn
 from durable_chat.models import Run
 from durable_chat.runs import journal, progress
-from durable_chat.runs.admission import Ending, Existing, Expired, admit
+from durable_chat.runs.admission import Due, Ending, Existing, Queued, admit
 from durable_chat.runs.claim import Claim
 from durable_chat.runs.execute import Execution
 from durable_chat.runs.holder import holder
+from durable_chat.runs.queue import next_in_line, withdraw
 from durable_chat.runs.recover import recover
 from durable_chat.streams.protocol.errors import StreamError
 
@@ -29,7 +32,7 @@ POLL_SECONDS = 0.05  # how often it looks, when that run lives in another proces
 
 # What this process runs. Truth is in the database and the stream; this is only how to reach the tasks.
 _live: dict[str, tuple[Execution, asyncio.Task[None]]] = {}
-_sending: set[asyncio.Task[object]] = set()
+_busy: set[asyncio.Task[Any]] = set()  # what else must end before this process may
 _heart: asyncio.Task[None] | None = None
 
 
@@ -37,7 +40,7 @@ def _after_fork() -> None:
     """What the parent runs is not the child's."""
     global _heart
     _live.clear()
-    _sending.clear()
+    _busy.clear()
     _heart = None
 
 
@@ -45,28 +48,20 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 async def send(conversation_id: str, turn: Turn) -> str:
-    """Begin the run that answers a turn, or find the one that does; its id. On the background loop.
+    """Begin the run that answers a turn, or find the one that does or will; its id. On the background loop.
 
-    Returns when the echo and RUN_STARTED are durable. Raises NotFound, Conflict, Busy, Unavailable.
+    Returns when the echo and RUN_STARTED are durable, or the message's place in the line. Raises NotFound,
+    Conflict, Busy, Unavailable.
     """
     task = asyncio.current_task()
     assert task is not None
-    _sending.add(task)
-    task.add_done_callback(_sending.discard)
-    # Before the claim: a misconfigured site must not leave a conversation claimed.
-    streams, provider = backends.get_streams(), backends.get_provider()
-    found = await _claim(conversation_id, turn)
-    if isinstance(found, Existing):
+    _keep(task)
+    found = await _admit(conversation_id, turn)
+    if isinstance(found, Queued):
+        await _wait(conversation_id, found)
+    if not isinstance(found, Claim):
         return found.run_id
-    journal.note(found, "claimed")
-    prompt = Prompt(
-        conversation_id=conversation_id,
-        run_id=found.run_id,
-        messages=tuple(message for message in found.messages if message.parts),
-        options=turn.options,
-        key=conf.get().provider.api_key,
-    )
-    execution = _start(Execution(found, prompt, streams=streams, provider=provider))
+    execution = _begin(found)
     # Who gives up waiting may ask again under the same id, and finds this run still trying.
     done, _ = await asyncio.wait({execution.accepted}, timeout=ACCEPT_SECONDS)
     if not done or isinstance(execution.accepted.exception(), StreamError):
@@ -75,8 +70,9 @@ async def send(conversation_id: str, turn: Turn) -> str:
     return found.run_id
 
 
-async def _claim(conversation_id: str, turn: Turn) -> Claim | Existing:
+async def _admit(conversation_id: str, turn: Turn) -> Claim | Queued | Existing:
     deadline = time.monotonic() + ENDING_SECONDS
+    _check_backends()
     while True:
         try:
             return await in_database(
@@ -85,38 +81,79 @@ async def _claim(conversation_id: str, turn: Turn) -> Claim | Existing:
                 turn,
                 holder=holder(),
                 lease_seconds=conf.get().lease_seconds,
+                when_busy=conf.get().when_busy,
             )
         except Ending as ending:
             if time.monotonic() > deadline:
                 raise Busy("The last answer is still being filed: try again.", run_id=ending.run_id) from None
             await _release_of(ending.run_id)
-        except Expired as expired:
-            await tend(expired.run_id)
+        except Due:
+            await tend(conversation_id)
 
 
-async def tend(run_id: str) -> None:
-    """Recover a run whose lease has expired. Raises Unavailable while the streams service is away."""
+async def _wait(conversation_id: str, queued: Queued) -> None:
+    """A message has its place in the line: see that the line moves."""
+    if queued.behind is None:
+        await advance(conversation_id)
+    elif conf.get().when_busy == "interrupt":
+        await _hasten(conversation_id, queued.behind)
+
+
+async def advance(conversation_id: str) -> bool:
+    """Begin the next run that waits in this conversation, if it is free; whether there was one."""
+    _check_backends()
+    claim = await in_database(
+        next_in_line,
+        conversation_id,
+        holder=holder(),
+        lease_seconds=conf.get().lease_seconds,
+        hurried=conf.get().when_busy == "interrupt",
+    )
+    if claim is not None:
+        _begin(claim)
+    return claim is not None
+
+
+async def tend(conversation_id: str) -> None:
+    """Do what nobody else does for a conversation: end a run whose process died, begin the next that waits.
+
+    Raises Unavailable while the streams service is away.
+    """
     try:
-        await recover(run_id, holder=holder())
+        await recover(conversation_id, holder=holder())
     except StreamError as error:
         raise Unavailable("The last answer was interrupted and cannot be filed yet: try again.") from error
+    await advance(conversation_id)
 
 
 async def finish(run_id: str) -> Run | None:
     """Wait for the end of a run, wherever it lives; the ended run, or None when its conversation is gone."""
     while True:
         run: Run | None = await in_database(Run.objects.filter(pk=run_id).first)
-        if run is None or not run.active:
+        if run is None or not run.unfinished:
             return run
         await _release_of(run_id)
 
 
-async def stop(conversation_id: str) -> bool:
-    """Ask the conversation's active run to stop, here at once, elsewhere at its next heartbeat."""
-    run_id = await in_database(progress.request_stop, conversation_id)
+async def stop(conversation_id: str, run_id: str | None = None) -> bool:
+    """Ask the conversation's active run to stop, here at once, elsewhere at its next heartbeat.
+
+    A run that is named is meant whether it is active or waits. Whether there was one.
+    """
+    run = await in_database(progress.request_stop, conversation_id, run_id)
+    if run is not None:
+        await _hasten(conversation_id, run.pk)
+        return True
+    return run_id is not None and await in_database(withdraw, conversation_id, run_id)
+
+
+async def _hasten(conversation_id: str, run_id: str) -> None:
+    """Let a run that was asked to stop know it at once, or end it if no worker has begun it."""
     if run_id in _live:
         _live[run_id][0].stop()
-    return run_id is not None
+        return
+    with suppress(Unavailable):
+        await tend(conversation_id)
 
 
 async def halt(run_id: str) -> None:
@@ -129,7 +166,7 @@ async def halt(run_id: str) -> None:
 
 async def drain() -> None:
     """Wait until this process runs nothing."""
-    while busy := _sending | {task for _, task in _live.values()}:
+    while busy := _busy | {task for _, task in _live.values()}:
         await asyncio.wait(busy)
     if _heart is not None:
         await asyncio.wait({_heart})
@@ -143,15 +180,50 @@ async def _release_of(run_id: str) -> None:
         await asyncio.sleep(POLL_SECONDS)
 
 
-def _start(execution: Execution) -> Execution:
+def _check_backends() -> None:
+    """Raises ImproperlyConfigured: a misconfigured site must not leave a conversation claimed."""
+    backends.get_streams()
+    backends.get_provider()
+
+
+def _begin(claim: Claim) -> Execution:
     global _heart
-    run_id = execution.claim.run_id
-    task = asyncio.create_task(execution.run(), name=f"run {run_id}")
-    _live[run_id] = execution, task
-    task.add_done_callback(lambda _: _live.pop(run_id))
+    journal.note(claim, "claimed")
+    prompt = Prompt(
+        conversation_id=claim.conversation_id,
+        run_id=claim.run_id,
+        messages=tuple(message for message in claim.messages if message.parts),
+        options=claim.options,
+        key=conf.get().provider.api_key,
+    )
+    streams, provider = backends.get_streams(), backends.get_provider()
+    execution = Execution(claim, prompt, streams=streams, provider=provider)
+    execution.accepted.add_done_callback(asyncio.Future.exception)  # nobody may be waiting for it
+    if claim.stopping:
+        execution.stop()
+    task = asyncio.create_task(execution.run(), name=f"run {claim.run_id}")
+    _live[claim.run_id] = execution, task
+    task.add_done_callback(lambda _: _ended(claim))
     if _heart is None or _heart.done():
         _heart = asyncio.create_task(_beat(), name="heart")
     return execution
+
+
+def _ended(claim: Claim) -> None:
+    _live.pop(claim.run_id)
+    _keep(asyncio.create_task(_pass_on(claim.conversation_id)))
+
+
+async def _pass_on(conversation_id: str) -> None:
+    try:
+        await advance(conversation_id)
+    except Exception:
+        log.exception("the line of %s does not move; the next sweep will look at it", conversation_id)
+
+
+def _keep(task: "asyncio.Task[Any]") -> None:
+    _busy.add(task)
+    task.add_done_callback(_busy.discard)
 
 
 async def _beat() -> None:

@@ -69,11 +69,15 @@ def beat(run_ids: Iterable[str], *, holder: str, lease_seconds: float) -> tuple[
     return set(flags), {run_id for run_id, stop in flags.items() if stop}
 
 
-def request_stop(conversation_id: str) -> str | None:
-    """Ask the conversation's active run to stop; its id, or None when there is none."""
-    active = Run.objects.active().filter(conversation_id=conversation_id)
-    active.update(stop_requested=True)
-    return active.values_list("pk", flat=True).first()
+def request_stop(conversation_id: str, run_id: str | None) -> Run | None:
+    """Ask the conversation's active run to stop, if it is this one; None when there is nothing to stop."""
+    active = Run.objects.active().filter(conversation=conversation_id)
+    if run_id is not None:
+        active = active.filter(pk=run_id)
+    run = active.first()
+    if run is not None:
+        run.stop()
+    return run
 
 
 def repair(
@@ -85,20 +89,33 @@ def repair(
     notice: str = "",
     usage: Any = None,
 ) -> None:
-    """Make the rows what the stream says: `messages` is its fold up to `offset`. Raises Fenced.
+    """The log of a run whose process died is finished: `messages` is its fold up to `offset`. Raises Fenced.
 
     A user message that never reached the stream is forgotten, so that sending it again is a first time.
     """
     with transaction.atomic():
-        _advance(claim, offset)
-        rows = Message.objects.filter(conversation_id=claim.conversation_id)
-        said = [message.id for message in messages]
-        rows.filter(answers=claim.run_id, visible=False).exclude(client_id__in=said).delete()
-        rows.filter(visible=True).exclude(client_id__in=said).update(visible=False)
-        rows.filter(client_id__in=said).update(visible=True)
+        _restore(claim, offset, messages)
+        Message.objects.filter(answers=claim.run_id, visible=False).delete()
         _add_answers(claim, messages)
         error = "The process that wrote this answer died; its lease expired."
         _ended(claim, state, offset, notice=notice, error=error, usage=usage)
+
+
+def requeue(claim: Claim, offset: str, *, messages: Sequence[Turned]) -> None:
+    """Its process died before a run that had waited could begin: it waits again. Raises Fenced."""
+    with transaction.atomic():
+        _restore(claim, offset, messages)
+        queued = {"state": Run.State.QUEUED, "holder": "", "lease_expires_at": None}
+        held(claim.run_id, claim.epoch).update(**queued)
+
+
+def _restore(claim: Claim, offset: str, messages: Sequence[Turned]) -> None:
+    """Show what the stream says, and nothing else."""
+    _advance(claim, offset)
+    rows = Message.objects.filter(conversation_id=claim.conversation_id)
+    said = [message.id for message in messages]
+    rows.filter(visible=True).exclude(client_id__in=said).update(visible=False)
+    rows.filter(client_id__in=said).update(visible=True)
 
 
 def _add_answers(claim: Claim, messages: Sequence[Turned]) -> None:

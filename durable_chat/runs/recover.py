@@ -8,7 +8,7 @@ from durable_chat.chunks import Chunk, custom, is_terminal, run_error
 from durable_chat.connections import in_database
 from durable_chat.messages import Fold
 from durable_chat.models import Run
-from durable_chat.runs import journal, progress
+from durable_chat.runs import ends, journal, progress
 from durable_chat.runs.claim import Claim, Fenced, take_over
 from durable_chat.runs.execute import PRODUCER_ID
 from durable_chat.streams.client import Producer, StreamClient
@@ -16,30 +16,34 @@ from durable_chat.streams.protocol.errors import StaleEpoch, StreamError, Stream
 from durable_chat.streams.protocol.offsets import START
 
 PATIENCE_SECONDS = 2.0  # somebody waits for this; the next who comes tries again
-INTERRUPTED = "The answer was interrupted. Send again to go on."
 
 
-async def recover(run_id: str, *, holder: str) -> bool:
-    """Recover one run if its lease has expired; False when somebody else does, or did.
+async def recover(conversation_id: str, *, holder: str) -> Claim | None:
+    """Finish the run of this conversation that nobody writes any more; None when there is none.
 
     Raises Unavailable while the streams service is away; the run then waits for the next who comes.
     """
-    claim = await in_database(take_over, run_id, holder=holder, lease_seconds=conf.get().lease_seconds)
+    claim = await in_database(
+        take_over, conversation_id, holder=holder, lease_seconds=conf.get().lease_seconds
+    )
     if claim is None:
-        return False
+        return None
     journal.note(claim, "taken over", level=logging.WARNING)
     try:
         state = await _finish(claim, backends.get_streams())
     except (Fenced, StaleEpoch):
-        return False  # slower than its own lease: the next recoverer has taken over
+        return None  # slower than its own lease: the next recoverer has taken over
     except StreamNotFound:
         state = Run.State.INTERRUPTED  # the log is lost, and with it what was not yet copied
         await in_database(progress.repair, claim, state, claim.offset, messages=claim.messages)
     except StreamError:
         await in_database(progress.abandon, claim)
         raise
-    await journal.ended(claim, state)
-    return True
+    if state == Run.State.QUEUED:
+        journal.note(claim, state)
+    else:
+        await journal.ended(claim, state)
+    return claim
 
 
 async def _finish(claim: Claim, streams: StreamClient) -> Run.State:
@@ -54,17 +58,26 @@ async def _finish(claim: Claim, streams: StreamClient) -> Run.State:
         fold = Fold(claim.messages)
         for chunk in chunks:
             fold.apply(chunk)
+        started = any(chunk["type"] == "RUN_STARTED" for chunk in chunks)
+        if claim.queued and not started:
+            await in_database(progress.requeue, claim, offset, messages=fold.messages)
+            return Run.State.QUEUED
         terminal = next((chunk for chunk in chunks if is_terminal(chunk, claim.run_id)), None)
         if terminal is None:
-            closers = closing(fold, INTERRUPTED, name=_name(claim, chunks), known=claim.messages)
-            terminal = run_error(
-                INTERRUPTED, thread_id=claim.conversation_id, run_id=claim.run_id, code="interrupted"
-            )
+            # Readers who have been told that there will be an answer know it by this name.
+            name = message_id(claim.run_id) if started else None
+            terminal = _terminal(claim)
+            closers = closing(fold, terminal["message"], name=name, known=claim.messages)
             offset = await producer.append([*closers, terminal])
     state = _state(terminal)
     told = {"notice": terminal.get("message", ""), "usage": terminal.get("usage")}
     await in_database(progress.repair, claim, state, offset, messages=fold.messages, **told)
     return state
+
+
+def _terminal(claim: Claim) -> Chunk:
+    end = ends.STOPPED if claim.stopping else ends.INTERRUPTED
+    return run_error(end.text, thread_id=claim.conversation_id, run_id=claim.run_id, code=end.code)
 
 
 async def _read(streams: StreamClient, path: str, *, start: str, end: str) -> list[Chunk]:
@@ -75,12 +88,6 @@ async def _read(streams: StreamClient, path: str, *, start: str, end: str) -> li
         chunks.extend(batch.items)
         start = batch.offset
     return chunks
-
-
-def _name(claim: Claim, chunks: list[Chunk]) -> str | None:
-    """What the answer is called, if its readers have been told that there will be one."""
-    started = any(chunk["type"] == "RUN_STARTED" for chunk in chunks)
-    return message_id(claim.run_id) if started else None
 
 
 def _state(terminal: Chunk) -> Run.State:

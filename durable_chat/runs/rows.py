@@ -3,7 +3,17 @@
 from datetime import timedelta
 from typing import Any
 
-from django.db.models import DateTimeField, DurationField, ExpressionWrapper, F, Max, Q, Value
+from django.db.models import (
+    DateTimeField,
+    DurationField,
+    Exists,
+    ExpressionWrapper,
+    F,
+    Max,
+    OuterRef,
+    Q,
+    Value,
+)
 from django.db.models.functions import Now
 from django.db.models.query import QuerySet
 
@@ -15,15 +25,7 @@ def lock(conversation_id: str) -> Conversation | None:
 
     The conversation before its runs and messages, everywhere: two orders of locks would be a deadlock.
     """
-    return _locked(Conversation.objects.filter(pk=conversation_id))
-
-
-def lock_of(run_id: str) -> Conversation | None:
-    """The same for the conversation of a run."""
-    return _locked(Conversation.objects.filter(runs=run_id))
-
-
-def _locked(named: "QuerySet[Conversation]") -> Conversation | None:
+    named = Conversation.objects.filter(pk=conversation_id)
     return named.get() if named.update(epoch=F("epoch")) else None
 
 
@@ -51,6 +53,17 @@ def from_now(seconds: float) -> "ExpressionWrapper[Any]":
     return ExpressionWrapper(Now() + delta, output_field=DateTimeField())
 
 
-def is_expired() -> Q:
-    """Of runs: the process that held this one has let its lease run out."""
-    return Q(lease_expires_at__lt=Now())
+def is_due() -> Q:
+    """Of active runs: nobody will end this one unless whoever finds it does.
+
+    The process that held it has let its lease run out, or it is to stop before a worker has begun it.
+    """
+    return Q(lease_expires_at__lt=Now()) | Q(state=Run.State.ACCEPTED, stop_requested=True)
+
+
+def unattended() -> "QuerySet[Run]":
+    """Runs that need somebody: due, or waiting in a conversation that is free, or withdrawn by their flag."""
+    busy = Run.objects.active().filter(conversation=OuterRef("conversation"))
+    waits = Q(state=Run.State.QUEUED) & (Q(stop_requested=True) | ~Exists(busy))
+    runs: QuerySet[Run] = Run.objects.filter(is_due() | waits, state__in=Run.UNFINISHED)
+    return runs

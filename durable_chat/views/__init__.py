@@ -5,13 +5,14 @@ from durable_chat.views.members import MembersView, OneMemberView
 from durable_chat.views.read import ReadView
 from durable_chat.views.reconnect import ReconnectView
 from durable_chat.views.send import SendView
-from durable_chat.views.stop import StopView
+from durable_chat.views.stop import QueueView, StopView
 
 __all__ = [
     "ConversationsView",
     "MembersView",
     "OneConversationView",
     "OneMemberView",
+    "QueueView",
     "ReadView",
     "ReconnectView",
     "SendView",

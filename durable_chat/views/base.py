@@ -11,7 +11,7 @@ import orjson
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.db import close_old_connections, connections, transaction
-from django.db.models import OuterRef, Subquery
+from django.db.models import Exists, OuterRef
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.middleware.csrf import CsrfViewMiddleware
 from django.views import View
@@ -28,10 +28,10 @@ from durable_chat.exceptions import (
     TooLarge,
     Unavailable,
 )
-from durable_chat.models import Conversation, Run, Visitor
+from durable_chat.models import Conversation, Visitor
 from durable_chat.permissions import Action, visitor_of
 from durable_chat.runs import launch, loop
-from durable_chat.runs.rows import is_expired
+from durable_chat.runs.rows import unattended
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class ConversationView(ApiView):
 async def authorise(visitor: Visitor, conversation_id: str, action: Action) -> Conversation:
     """The one gate between a visitor and a conversation, for every door.
 
-    Finds on the way a run that died, and recovers it, so that nobody reads an answer that will never end.
+    Finds on the way what nobody attends to, and does: nobody waits for an answer that will never end.
     Raises NotFound for strangers and for what is not there, alike.
     """
     if not ID.fullmatch(conversation_id):
@@ -102,12 +102,10 @@ async def authorise(visitor: Visitor, conversation_id: str, action: Action) -> C
         raise NotFound(UNKNOWN) from None
     if conversation is None or answer is not True:
         raise NotFound(UNKNOWN)
-    dead_run = conversation.dead_run  # type: ignore[attr-defined]  # annotated below
-    if dead_run is not None and action != "delete":
-        with suppress(
-            Unavailable
-        ):  # the service is away: what needs it will say so, and the rows can be read
-            await loop.call(launch.tend, dead_run)
+    if conversation.unattended and action != "delete":  # type: ignore[attr-defined]  # annotated below
+        # The service may be away: what needs it will say so, and the rows can be read.
+        with suppress(Unavailable):
+            await loop.call(launch.tend, conversation_id)
     return conversation
 
 
@@ -115,8 +113,8 @@ def _asked(
     visitor: Visitor, conversation_id: str, action: Action
 ) -> tuple[Conversation | None, bool | Awaitable[bool]]:
     """The conversation and the permission's answer, which an async one has yet to give."""
-    dead = Run.objects.active().filter(is_expired(), conversation=OuterRef("pk")).values("pk")[:1]
-    found = Conversation.objects.annotate(dead_run=Subquery(dead)).filter(pk=conversation_id).first()
+    left = Exists(unattended().filter(conversation=OuterRef("pk")))
+    found = Conversation.objects.annotate(unattended=left).filter(pk=conversation_id).first()
     return found, found is not None and backends.get_permission()(visitor, found, action)
 
 

@@ -74,6 +74,10 @@ class OneConversationView(ConversationView):
                 "messages": dialect.messages(taken.messages),
                 "offset": taken.offset,
                 "activeRun": {"runId": taken.active_run} if taken.active_run else None,
+                "queued": [
+                    {"runId": waiting.run_id, "message": dialect.messages([waiting.message])[0]}
+                    for waiting in taken.queued
+                ],
                 "interrupts": None,
                 "failure": {"runId": taken.failure.run_id, "error": taken.failure.text}
                 if taken.failure

@@ -70,7 +70,7 @@ async def read(visitor: Visitor, *, query: Mapping[str, str], headers: Mapping[s
     try:
         if "run" in query:
             run = await _run(conversation, query["run"])
-            response = await read_run(backends.get_streams(), conversation.stream_path, run, query=query)
+            response = await read_run(backends.get_streams(), conversation, run, query=query)
         else:
             response = await _read(conversation, query, headers)
     except BadRequest:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,12 +11,13 @@ import orjson
 from durable_chat.chunks import Chunk
 from durable_chat.dialects import AISDK, Item, Transcoder
 from durable_chat.exceptions import BadInput
-from durable_chat.models import Run
+from durable_chat.models import Conversation, Run
 from durable_chat.streams.client import StreamClient
 from durable_chat.streams.client.sse import Decoder, Event
 from durable_chat.streams.protocol import sse
 from durable_chat.streams.protocol.exchange import Body, Request, Response
 from durable_chat.streams.protocol.offsets import NOW, START
+from durable_chat.views.waiting import is_withdrawn, until_withdrawn, withdrawal
 
 _OFFSET: Final = re.compile(r"\d{16}")
 
@@ -24,9 +26,9 @@ _OFFSET: Final = re.compile(r"\d{16}")
 class _Position:
     """How far the run has been translated.
 
-    The view's own offsets count the chunks since the run's start. A reader that resumes is served by
-    translating from the start again and keeping back what it has: a transcoder knows what it has opened, a
-    chunk does not.
+    The view's own offsets count the chunks since the first that tells anything, because a run that waits is
+    looked for from before its start. A reader that resumes is served by translating from the start again and
+    keeping back what it has: a transcoder knows what it has opened, a chunk does not.
     """
 
     transcoder: Transcoder
@@ -40,7 +42,7 @@ class _Position:
             if self.transcoder.done:
                 break
             items = self.transcoder.feed(chunk)
-            self.count += 1
+            self.count += bool(items or self.count)
             told += items if self.count > self.had else []
         return told
 
@@ -48,14 +50,27 @@ class _Position:
     def offset(self) -> str:
         return f"{max(self.count, self.had):016d}"
 
+    def last_event(self, items: list[Item]) -> bytes:
+        """The end of a live read, after which there is nothing to read."""
+        told = sse.data(orjson.dumps(items)) if items else b""
+        return told + sse.control(self.offset, cursor=None, up_to_date=True, closed=True)
 
-async def read_run(streams: StreamClient, path: str, run: Run, *, query: Mapping[str, str]) -> Response:
-    """The answer to one read of a run (protocol sections 5.6 to 5.8). Raises BadInput, StreamError."""
+
+async def read_run(
+    streams: StreamClient, conversation: Conversation, run: Run, *, query: Mapping[str, str]
+) -> Response:
+    """The answer to one read of a run (protocol sections 5.6 to 5.8). Raises BadInput, StreamError.
+
+    The stream of a run that waits for its turn is empty and open; one that was withdrawn is closed.
+    """
     position = _Position(AISDK().transcoder(run.pk), _had(query.get("offset", START)))
-    live, cursor = query.get("live"), query.get("cursor")
+    live, cursor, path = query.get("live"), query.get("cursor"), conversation.stream_path
+    if is_withdrawn(run):
+        return _withdrawn(run, position, live=live)
+    start = run.start_offset or conversation.offset
     if live == "sse":
-        return await _sse(streams, path, run.start_offset, position=position, cursor=cursor)
-    items, tail = await _caught_up(streams, path, run.start_offset, position=position)
+        return await _sse(streams, path, start, position=position, cursor=cursor, run=run)
+    items, tail = await _caught_up(streams, path, start, position=position)
     if query.get("offset") == NOW:
         items, position.had = [], position.count
     headers = {}
@@ -66,6 +81,13 @@ async def read_run(streams: StreamClient, path: str, run: Run, *, query: Mapping
             headers = {"stream-cursor": response.headers.get("stream-cursor", "")}
         items = position.items(orjson.loads(body or b"[]"))
     return _page(items, position, headers=headers, waited=live is not None)
+
+
+def _withdrawn(run: Run, position: _Position, *, live: str | None) -> Response:
+    items = position.items([withdrawal(run)])
+    if live != "sse":
+        return _page(items, position, headers={}, waited=live is not None)
+    return Response(200, {"content-type": "text/event-stream"}, position.last_event(items))
 
 
 def _page(items: list[Item], position: _Position, *, headers: Mapping[str, str], waited: bool) -> Response:
@@ -91,31 +113,35 @@ async def _caught_up(
 
 
 async def _sse(
-    streams: StreamClient, path: str, offset: str, *, position: _Position, cursor: str | None
+    streams: StreamClient, path: str, offset: str, *, position: _Position, cursor: str | None, run: Run
 ) -> Response:
     query = {"live": "sse", "offset": offset} | ({"cursor": cursor} if cursor else {})
     response = await streams.open(Request("GET", path, query, {"accept": "text/event-stream"}))
     headers = {"content-type": "text/event-stream"}
     if isinstance(response.body, bytes):
         return Response(200, headers, response.body)
-    return Response(200, headers, _Live(response.body, position))
+    return Response(200, headers, _Live(response.body, position, run))
 
 
 class _Live:
     """The conversation's live read, translated event by event; closed with it."""
 
-    def __init__(self, body: Body, position: _Position) -> None:
+    def __init__(self, body: Body, position: _Position, run: Run) -> None:
         self._body = body
         self._position = position
+        self._run = run
         self._items: list[Item] = []  # for the control event that follows, in whichever piece
         self._closed = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         decoder = Decoder()
-        async for piece in self._body:
-            yield b"".join(self._told(event) for event in decoder.feed(piece)) or sse.KEEP_ALIVE
-            if self._closed:
-                return
+        async with aclosing(until_withdrawn(self._body, self._run)) as pieces:
+            async for piece in pieces:
+                yield b"".join(self._told(event) for event in decoder.feed(piece)) or sse.KEEP_ALIVE
+                if self._closed:
+                    return
+        if is_withdrawn(self._run):
+            yield self._position.last_event(self._position.items([withdrawal(self._run)]))
 
     async def aclose(self) -> None:
         await self._body.aclose()

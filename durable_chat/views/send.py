@@ -14,7 +14,7 @@ from durable_chat.connections import in_database
 from durable_chat.models import Conversation
 from durable_chat.permissions import visitor_of
 from durable_chat.runs import launch, loop
-from durable_chat.views.base import ApiView, authorise, checked_id, empty_response, json_body
+from durable_chat.views.base import ConversationView, authorise, checked_id, empty_response, json_body
 from durable_chat.views.conversations import create_conversation
 
 
@@ -28,7 +28,7 @@ def pointer_headers(url: str) -> dict[str, str]:
     return {"Location": url, "Cache-Control": "no-store", "Access-Control-Expose-Headers": "Location"}
 
 
-class SendView(ApiView):
+class SendView(ConversationView):
     """The send endpoint of both durable transports; the body says which client it is.
 
     `mode="immediate"` answers when the message is durable: 202 to TanStack, 201 with `Location` to the AI
@@ -37,7 +37,7 @@ class SendView(ApiView):
     """
 
     mode: Literal["immediate", "await"] = "immediate"
-    wrong_method: ClassVar[str] = "POST here sends; GET api/chat-stream?id=… reads."
+    wrong_method: ClassVar[str] = "POST here sends, DELETE stops; GET api/chat-stream?id=… reads."
 
     async def post(self, request: HttpRequest) -> HttpResponseBase:
         body = json_body(request)
@@ -53,6 +53,13 @@ class SendView(ApiView):
         if self.mode == "await":
             await loop.call(launch.finish, run_id)
         return empty_response(200 if self.mode == "await" else 202)
+
+    async def delete(self, request: HttpRequest) -> HttpResponse:
+        """Stop the running answer of `?id=` or `{id}`: 202 when there was one, else 204."""
+        conversation_id = checked_id(request.GET.get("id") or json_body(request).get("id"))
+        await self.authorise(conversation_id, "stop")
+        stopped = await loop.call(launch.stop, conversation_id)
+        return empty_response(202 if stopped else 204)
 
     def _pointer(self, url: str, run_id: str) -> HttpResponseBase:
         headers = pointer_headers(url)

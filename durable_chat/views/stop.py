@@ -1,13 +1,16 @@
-"""`POST api/chat/<id>/stop`: end the running answer and keep what there is of it."""
+"""End the running answer and keep what there is of it; or take a message out of the line before its turn."""
 
 from django.http import HttpRequest, HttpResponse
 
+from durable_chat.connections import in_database
+from durable_chat.exceptions import NotFound
 from durable_chat.runs import launch, loop
+from durable_chat.runs.queue import withdraw
 from durable_chat.views.base import ConversationView, empty_response
 
 
 class StopView(ConversationView):
-    """202 when an answer was running, 204 when none was. Works from any process."""
+    """`POST api/chat/<id>/stop`: 202 when an answer was running, else 204. Works from any process."""
 
     wrong_method = "POST here stops the running answer."
 
@@ -15,3 +18,15 @@ class StopView(ConversationView):
         await self.authorise(conversation_id, "stop")
         stopped = await loop.call(launch.stop, conversation_id)
         return empty_response(202 if stopped else 204)
+
+
+class QueueView(ConversationView):
+    """`DELETE api/chat/<id>/queue/<run or message id>`: 204 when it no longer waits, 404 when it did not."""
+
+    wrong_method = "DELETE here withdraws a message that waits for its turn."
+
+    async def delete(self, request: HttpRequest, conversation_id: str, name: str) -> HttpResponse:
+        await self.authorise(conversation_id, "send")
+        if not await in_database(withdraw, conversation_id, name):
+            raise NotFound("No such message waits here: it was withdrawn, or its turn has come.")
+        return empty_response(204)

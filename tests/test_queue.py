@@ -1,0 +1,294 @@
+"""WHEN_BUSY: what a message meets that is sent while an answer is being written."""
+
+import asyncio
+from typing import Any
+
+import orjson
+import pytest
+
+from durable_chat.chunks import is_terminal, run_id_of
+from durable_chat.connections import in_database
+from durable_chat.messages import Message, Turn, fold
+from durable_chat.models import Message as Row
+from durable_chat.models import Run
+from durable_chat.runs import loop, progress
+from durable_chat.runs.admission import Queued, admit
+from durable_chat.runs.claim import Claim
+from durable_chat.runs.queue import next_in_line
+from durable_chat.runs.recover import recover
+from durable_chat.streams.client.sse import Decoder
+from tests.conftest import Chatter, stored, the_run, words
+
+LONG = "words=1000 delay=20"
+
+
+@pytest.fixture
+def queueing(settings: Any) -> None:
+    settings.DURABLE_CHAT = {"WHEN_BUSY": "queue"}
+
+
+@pytest.fixture
+def interrupting(settings: Any) -> None:
+    settings.DURABLE_CHAT = {"WHEN_BUSY": "interrupt"}
+
+
+async def stop(chatter: Chatter) -> None:
+    assert (await chatter.post(f"/api/chat/{chatter.id}/stop", {})).status_code == 202
+
+
+async def withdraw(chatter: Chatter, name: str) -> Any:
+    return await chatter.http.delete(f"/api/chat/{chatter.id}/queue/{name}")
+
+
+async def line(chatter: Chatter) -> list[str]:
+    """The ids of the messages that wait, as hydration shows them."""
+    return [waiting["message"]["id"] for waiting in (await chatter.hydrate())["queued"]]
+
+
+async def all_is_well(chatter: Chatter) -> None:
+    """Whatever ran has one end, nobody is active, and the rows are what the stream says."""
+    hydrated = await chatter.hydrate()
+    assert (hydrated["activeRun"], hydrated["queued"]) == (None, [])
+    chunks = await stored(chatter.id, until=hydrated["offset"])
+    assert [(m.id, list(m.parts)) for m in fold(chunks)] == [
+        (m["id"], m["parts"]) for m in hydrated["messages"]
+    ]
+    async for run in Run.objects.filter(conversation=chatter.id, epoch__gt=0):
+        assert [is_terminal(chunk, run.pk) for chunk in chunks].count(True) == 1
+
+
+@pytest.mark.usefixtures("queueing")
+async def test_messages_wait_and_are_answered_in_order(chatter: Chatter) -> None:
+    await chatter.send("words=30 delay=20", id="m-1")
+    for number in range(2, 6):
+        assert (await chatter.send(f"words={number}", id=f"m-{number}")).status_code == 202
+    assert await line(chatter) == ["m-2", "m-3", "m-4", "m-5"]
+    assert await chatter.texts() == [("user", "words=30 delay=20")]
+    await chatter.idle()
+    told = [("words=30 delay=20", 30), *((f"words={n}", n) for n in range(2, 6))]
+    assert await chatter.texts() == [
+        said for text, n in told for said in (("user", text), ("assistant", words(n)))
+    ]
+    await all_is_well(chatter)
+
+
+@pytest.mark.usefixtures("queueing")
+async def test_a_message_that_waits_is_sent_once(chatter: Chatter) -> None:
+    await chatter.send(LONG)
+    first = await chatter.submit("words=1", id="m-2")
+    again = await chatter.submit("words=1", id="m-2")
+    assert (first.status_code, again["Location"]) == (201, first["Location"])
+    assert (await chatter.send("words=1", id="m-2")).status_code == 202
+    assert (await chatter.send("words=2", id="m-2")).status_code == 409
+    assert await Run.objects.acount() == 2
+    await stop(chatter)
+    await chatter.idle()
+    assert [said for said in await chatter.texts() if said[0] == "user"] == [
+        ("user", LONG),
+        ("user", "words=1"),
+    ]
+    await all_is_well(chatter)
+
+
+@pytest.mark.usefixtures("queueing")
+@pytest.mark.parametrize("by", ["run", "message"])
+async def test_a_message_that_waits_can_be_withdrawn(chatter: Chatter, by: str) -> None:
+    await chatter.send(LONG)
+    await chatter.send("words=1", id="m-2")
+    await chatter.send("words=2", id="m-3")
+    waiting = (await chatter.hydrate())["queued"][0]
+    name = waiting["runId"] if by == "run" else "m-2"
+    assert (await withdraw(chatter, name)).status_code == 204
+    assert (await withdraw(chatter, name)).status_code == 404
+    assert await line(chatter) == ["m-3"]
+    await stop(chatter)
+    await chatter.idle()
+    assert (await chatter.texts())[2:] == [("user", "words=2"), ("assistant", words(2))]
+    assert (await withdraw(chatter, "m-3")).status_code == 404
+    await all_is_well(chatter)
+
+
+@pytest.mark.usefixtures("queueing")
+async def test_what_was_withdrawn_can_be_sent_again(chatter: Chatter) -> None:
+    await chatter.send(LONG)
+    await chatter.send("words=1", id="m-2")
+    await withdraw(chatter, "m-2")
+    assert (await chatter.send("words=2", id="m-2")).status_code == 202
+    await stop(chatter)
+    await chatter.idle()
+    assert (await chatter.texts())[2:] == [("user", "words=2"), ("assistant", words(2))]
+
+
+@pytest.mark.usefixtures("queueing")
+async def test_only_the_owner_withdraws(chatter: Chatter) -> None:
+    await chatter.send(LONG)
+    await chatter.send("words=1", id="m-2")
+    stranger = Chatter()
+    assert (await stranger.http.delete(f"/api/chat/{chatter.id}/queue/m-2")).status_code == 404
+    assert await line(chatter) == ["m-2"]
+    await withdraw(chatter, "m-2")
+    await stop(chatter)
+
+
+@pytest.mark.usefixtures("queueing")
+async def test_the_flag_of_a_waiting_run_withdraws_it(chatter: Chatter) -> None:
+    await chatter.send(LONG)
+    await chatter.send("words=1", id="m-2")
+    run = await Run.objects.aget(message__client_id="m-2")
+    await in_database(run.stop)
+    assert await line(chatter) == []
+    await run.arefresh_from_db()
+    assert run.state == "stopped"
+    assert not await Row.objects.filter(client_id="m-2").aexists()
+    await stop(chatter)
+
+
+@pytest.mark.usefixtures("queueing")
+async def test_the_run_of_a_waiting_message_is_an_open_stream(chatter: Chatter) -> None:
+    await chatter.send(LONG)
+    url = (await chatter.submit("words=3", id="m-2"))["Location"]
+    page = await chatter.http.get(f"{url}&offset=-1")
+    assert (page.json(), "Stream-Closed" in page.headers) == ([], False)
+    reading = asyncio.create_task(events(await chatter.http.get(f"{url}&offset=-1&live=sse")))
+    await stop(chatter)
+    items, closed = await reading
+    assert (closed, "".join(item.get("delta", "") for item in items)) == (True, words(3))
+    resumed = await chatter.http.get(f"{url}&offset={3:016d}")
+    assert resumed.headers["Stream-Closed"] == "true"
+    assert [*items[: len(items) - len(resumed.json())], *resumed.json()] == items
+    await chatter.idle()
+
+
+@pytest.mark.usefixtures("queueing")
+async def test_the_run_of_a_withdrawn_message_is_a_closed_stream(chatter: Chatter) -> None:
+    await chatter.send(LONG)
+    url = (await chatter.submit("words=3", id="m-2"))["Location"]
+    reading = asyncio.create_task(events(await chatter.http.get(f"{url}&offset=-1&live=sse")))
+    await withdraw(chatter, "m-2")
+    assert await reading == ([{"type": "abort"}], True)
+    for live in ("", "&live=long-poll", "&live=sse"):
+        late = await chatter.http.get(f"{url}&offset=-1{live}")
+        if live == "&live=sse":
+            assert await events(late) == ([{"type": "abort"}], True)
+        else:
+            assert (late.json(), late.headers["Stream-Closed"]) == ([{"type": "abort"}], "true")
+    await stop(chatter)
+
+
+async def events(response: Any) -> tuple[list[dict[str, Any]], bool]:
+    """The items of one live read, and whether it says that the stream is closed."""
+    decoder, items, closed = Decoder(), [], False
+    pieces = [piece async for piece in response] if response.streaming else [response.content]
+    for piece in pieces:
+        for event in decoder.feed(piece):
+            if event.name == "data":
+                items += orjson.loads(event.data)
+            else:
+                closed = orjson.loads(event.data).get("streamClosed", False)
+    return items, closed
+
+
+@pytest.mark.usefixtures("interrupting")
+async def test_a_message_interrupts_the_answer(chatter: Chatter) -> None:
+    await chatter.send(LONG, id="m-1")
+    assert (await chatter.send("words=3", id="m-2")).status_code == 202
+    await chatter.idle()
+    chunks = await chatter.chunks()
+    first, second = [run async for run in Run.objects.order_by("epoch")]
+    assert (first.state, second.state) == ("stopped", "done")
+    ends = [place for place, chunk in enumerate(chunks) if is_terminal(chunk, first.pk)]
+    starts = [place for place, chunk in enumerate(chunks) if run_id_of(chunk) == second.pk]
+    assert ends[0] < starts[0]
+    assert (await chatter.texts())[-2:] == [("user", "words=3"), ("assistant", words(3))]
+    await all_is_well(chatter)
+
+
+@pytest.mark.usefixtures("interrupting")
+async def test_the_last_of_many_interruptions_is_answered(chatter: Chatter) -> None:
+    sends = [chatter.send(f"words=30 delay=20 {n}", id=f"m-{n}") for n in range(6)]
+    assert [response.status_code for response in await asyncio.gather(*sends)] == [202] * 6
+    await chatter.idle()
+    states = [run.state async for run in Run.objects.order_by("epoch")]
+    assert states == [*["stopped"] * 5, "done"]
+    assert len([said for said in await chatter.texts() if said[0] == "user"]) == 6
+    await all_is_well(chatter)
+
+
+@pytest.mark.usefixtures("interrupting")
+async def test_asking_again_is_no_interruption(chatter: Chatter) -> None:
+    await chatter.send("words=20 delay=20", id="m-1")
+    assert (await chatter.send("words=20 delay=20", id="m-1")).status_code == 202
+    await chatter.idle()
+    assert await chatter.texts() == [("user", "words=20 delay=20"), ("assistant", words(20))]
+    assert await Run.objects.acount() == 1
+
+
+# --- with processes that die -------------------------------------------------------------------------------
+
+
+def turn(id: str, text: str = "words=2") -> Turn:
+    return Turn(
+        Message(id=id, role="user", parts=({"type": "text", "content": text},)), "send", {"a": 1}, "tanstack"
+    )
+
+
+async def admitted(chatter: Chatter, id: str) -> Claim | Queued:
+    """By a process that does nothing further."""
+    message = Message(id=id, role="user", parts=({"type": "text", "content": "words=2"},))
+    turn = Turn(message, "send", {"a": 1}, "tanstack")
+    found = await in_database(
+        admit, chatter.id, turn, holder="elsewhere", lease_seconds=30, when_busy="queue"
+    )
+    assert isinstance(found, Claim | Queued)
+    return found
+
+
+async def released(claim: Claim) -> None:
+    """By another that dies before it begins the next."""
+    await in_database(progress.abandon, claim)
+    assert await loop.call(recover, claim.conversation_id, holder="elsewhere") is not None
+
+
+@pytest.mark.usefixtures("queueing")
+async def test_the_next_visitor_starts_what_waits_in_a_free_conversation(chatter: Chatter) -> None:
+    """The process that released the conversation died before it began the next run."""
+    first = await admitted(chatter, "m-1")
+    await admitted(chatter, "m-2")
+    assert isinstance(first, Claim)
+    await released(first)
+    await chatter.hydrate()
+    await chatter.idle()
+    assert await chatter.texts() == [("user", "words=2"), ("assistant", words(2))]
+    assert (await the_run(chatter.id)).options == {"a": 1}
+    await all_is_well(chatter)
+
+
+@pytest.mark.usefixtures("queueing")
+async def test_a_run_whose_process_died_before_it_began_waits_again(chatter: Chatter) -> None:
+    """Its send was answered: what was promised is kept, once."""
+    first = await admitted(chatter, "m-1")
+    assert isinstance(first, Claim)
+    waiting = await admitted(chatter, "m-2")
+    await released(first)
+    second = await in_database(next_in_line, chatter.id, holder="elsewhere", lease_seconds=30, hurried=False)
+    assert second is not None
+    assert second.run_id == waiting.run_id
+    await in_database(progress.abandon, second)
+    await chatter.hydrate()
+    await chatter.idle()
+    assert await chatter.texts() == [("user", "words=2"), ("assistant", words(2))]
+    run = await Run.objects.aget(pk=waiting.run_id)
+    assert run.state == "done"
+    await all_is_well(chatter)
+
+
+@pytest.mark.usefixtures("queueing")
+async def test_whoever_recovers_a_run_begins_the_next(chatter: Chatter) -> None:
+    first = await admitted(chatter, "m-1")
+    await admitted(chatter, "m-2")
+    assert isinstance(first, Claim)
+    await in_database(progress.abandon, first)
+    assert (await chatter.send("words=3", id="m-3")).status_code == 202
+    await chatter.idle()
+    assert [text for role, text in await chatter.texts() if role == "user"] == ["words=2", "words=3"]
+    await all_is_well(chatter)
