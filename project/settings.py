@@ -101,4 +101,5 @@ DURABLE_STREAMS = {
     "WRITE_TOKEN": env("DS_EMBEDDED_WRITE_TOKEN", default=""),
     "READ_TOKEN": env("DS_EMBEDDED_READ_TOKEN", default=""),
     "ANONYMOUS": env.bool("DS_EMBEDDED_ANONYMOUS", default=False),
+    "RECENT_BYTES": env.int("DS_EMBEDDED_RECENT_BYTES", default=32 * 1024 * 1024),
 }

@@ -12,6 +12,7 @@ from durable_chat.streams.embedded.postgres import PostgresStore
 from durable_chat.streams.stores import tables, threads
 from durable_chat.streams.stores.base import NewStream
 from durable_chat.streams.stores.catalogue import CataloguedStore
+from durable_chat.streams.stores.file import _STREAMS
 from durable_chat.streams.stores.memory import MemoryStore
 from durable_chat.streams.stores.sqlite import SQLiteStore
 from tests.streams.catalogue_contract import MORTAL, Cataloguing, paths
@@ -70,7 +71,7 @@ class TestSQLiteStore(Cataloguing):
 
     async def test_a_file_of_the_first_version_is_brought_up_to_date(self, file: Path, clock: Clock) -> None:
         with sqlite3.connect(file) as connection:
-            connection.executescript(tables._STREAMS)
+            connection.executescript(_STREAMS)
             for path, ttl, expires_at in (("a", 10, None), ("b", None, "2027-01-15t09:00:00.5+01:00")):
                 connection.execute(
                     "INSERT INTO stream (path, tag, content_type, ttl, expires_at, tail, closed, touched)"

@@ -8,13 +8,12 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import pytest
 
 from durable_chat.streams.protocol.exchange import Request, Response
 from durable_chat.streams.server import StreamServer
-from durable_chat.streams.stores import tables
+from durable_chat.streams.stores.file import File
 from durable_chat.streams.stores.sqlite import SQLiteStore
 
 BINARY = {"content-type": "application/octet-stream"}
@@ -111,14 +110,14 @@ async def test_when_the_kernel_refuses_to_write(server: StreamServer) -> None:
 async def test_when_the_disk_is_full(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLITE_FULL, which SQLite makes of ENOSPC and of a limit on its pages alike."""
     limit = 500
-    connect = tables.connect
+    connect = File.connect
 
-    def limited(*args: Any, **options: Any) -> sqlite3.Connection:
-        connection = connect(*args, **options)
+    def limited(file: File) -> sqlite3.Connection:
+        connection = connect(file)
         connection.execute(f"PRAGMA max_page_count={limit}")
         return connection
 
-    monkeypatch.setattr(tables, "connect", limited)
+    monkeypatch.setattr(File, "connect", limited)
     store = SQLiteStore(directory / "streams.sqlite3")
     server = StreamServer(store)
     await server.handle(Request("PUT", "s", {}, BINARY))

@@ -55,8 +55,9 @@ class TestSettings:
                 "MAX_BODY": 10,
                 "SSE_SECONDS": 30,
                 "LONG_POLL_SECONDS": 1.5,
+                "RECENT_BYTES": 0,
             }
-        ) == StreamsConf(path, "NORMAL", Access("w", "r", anonymous=True), 10, 30, 1.5)
+        ) == StreamsConf(path, "NORMAL", Access("w", "r", anonymous=True), 10, 30, 1.5, recent_bytes=0)
 
     def test_nothing_needs_to_be(self, default_database: Any, tmp_path: Path) -> None:
         default_database(NAME=tmp_path / "db.sqlite3")

@@ -220,7 +220,7 @@ class TestRules:
     def test_what_is_taken_from_the_source(self) -> None:
         fork = Fork("a", None, 2)
         new = rules.fork(
-            NewStream("", batch=Batch(b"own", 3), fork=fork), fork, Page(source(), 4, 8, b"abcd")
+            NewStream("", batch=Batch(b"own", 3), fork=fork), fork, Page(source(), 4, [8], [b"abcd"])
         )
         assert new == NewStream("text/plain", NEVER, Batch(b"abown", 5), fork=Fork("a", 4, 2))
         stream = rules.create(new, now=1.0)

@@ -14,8 +14,8 @@ import pytest
 from durable_chat.streams.protocol.errors import StaleEpoch, StreamGone, StreamNotFound, Unavailable
 from durable_chat.streams.protocol.expiry import Expiry
 from durable_chat.streams.protocol.forks import Fork
-from durable_chat.streams.stores import tables
 from durable_chat.streams.stores.base import Append, Batch, NewStream
+from durable_chat.streams.stores.file import _STREAMS
 from durable_chat.streams.stores.sqlite import SQLiteStore
 from tests.streams.store_contract import ALL, JSON, SOON, TEXT, begun, by, messages, read_all, text
 
@@ -108,7 +108,7 @@ class TestFile:
     async def test_of_the_first_version_learns_when_its_streams_end(self, path: Path) -> None:
         moments = {"a": "2030-01-01T00:00:00+15:00", "b": "2020-01-01t00:00:00.5-23:30", "c": None}
         with sqlite3.connect(path) as connection:
-            connection.executescript(f"{tables._STREAMS} PRAGMA user_version=1;")
+            connection.executescript(f"{_STREAMS} PRAGMA user_version=1;")
             connection.executemany(
                 "INSERT INTO stream (path, tag, content_type, ttl, expires_at, tail, closed, touched)"
                 " VALUES (?, 'tag', 'text/plain', ?, ?, 0, 0, 1000)",

@@ -68,16 +68,18 @@ class Stores(RuleBasedStateMachine):
         self.path = Path(self.directory.name) / "streams.sqlite3"
         self.clock = Clock()
         self.memory = MemoryStore(clock=self.clock)
-        self.durable = self.open()
+        self.budgets = cycle([0, 3000, 1 << 20])  # of the memory, which may change no answer
+        self.durable, self.other = self.open(), self.open()
         self.content: dict[str, list[bytes]] = {}  # what each stream holds, fork or not, in units
         self.digits = cycle(b"%d" % digit for digit in range(10))
         self.forked = False
 
     def open(self) -> SQLiteStore | PostgresStore:
-        return SQLiteStore(self.path, clock=self.clock, synchronous="NORMAL")
+        return SQLiteStore(self.path, clock=self.clock, synchronous="NORMAL", recent_bytes=next(self.budgets))
 
     def teardown(self) -> None:
         self.durable.close()
+        self.other.close()
         self.runner.close()
         self.directory.cleanup()
 
@@ -161,6 +163,11 @@ class Stores(RuleBasedStateMachine):
         self.clock.now += seconds
         if self.forked:  # when an expired fork lets go of its source, if nobody asks for it, is a store's own
             self.ask("sweep", limit=100)
+
+    @rule()
+    def another_process_goes_on(self) -> None:
+        """To a database, that is other connections, and so is another store in this one."""
+        self.durable, self.other = self.other, self.durable
 
     @rule()
     def restart(self) -> None:

@@ -14,7 +14,8 @@ from django.db import connections
 
 from durable_chat.streams.server.auth import Access
 from durable_chat.streams.server.options import LONG_POLL_SECONDS, MAX_BODY, SSE_SECONDS
-from durable_chat.streams.stores.tables import Synchronous
+from durable_chat.streams.stores.file import Synchronous
+from durable_chat.streams.stores.recent import RECENT_BYTES
 
 T = TypeVar("T")
 
@@ -26,6 +27,7 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
     "STORE": "auto",
     "SQLITE_PATH": None,
     "SYNCHRONOUS": "FULL",
+    "RECENT_BYTES": RECENT_BYTES,
     "WRITE_TOKEN": "",
     "READ_TOKEN": "",
     "ANONYMOUS": False,
@@ -46,6 +48,7 @@ class StreamsConf:
     sse_seconds: float = SSE_SECONDS
     long_poll_seconds: float = LONG_POLL_SECONDS
     postgres: bool = False
+    recent_bytes: int = RECENT_BYTES
 
 
 def load() -> StreamsConf:
@@ -73,6 +76,7 @@ def parse(given: Mapping[str, Any]) -> StreamsConf:
         sse_seconds=values.number("SSE_SECONDS", at_least=1),
         long_poll_seconds=values.number("LONG_POLL_SECONDS", at_least=0),
         postgres=postgres,
+        recent_bytes=int(values.number("RECENT_BYTES", at_least=0)),
     )
 
 

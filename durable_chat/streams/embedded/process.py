@@ -116,7 +116,9 @@ def _store(settings: StreamsConf) -> _Store:
         return PostgresStore(conf.connection_parameters, pooled=conf.is_pooled())
     if settings.sqlite_path is None:
         return MemoryStore()
-    return SQLiteStore(settings.sqlite_path, synchronous=settings.synchronous)
+    return SQLiteStore(
+        settings.sqlite_path, synchronous=settings.synchronous, recent_bytes=settings.recent_bytes
+    )
 
 
 def _after_fork() -> None:

@@ -1,10 +1,12 @@
 """What a store keeps and answers: the interface, and the values that cross it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, Self
 
 from durable_chat.streams.protocol.expiry import Expiry
 from durable_chat.streams.protocol.forks import Fork
+from durable_chat.streams.protocol.headers import is_json
 from durable_chat.streams.protocol.producers import ProducerStamp, ProducerState
 
 
@@ -64,6 +66,11 @@ class Stream:
     deleted: bool = False
 
     @property
+    def joint(self) -> bytes:
+        """What stands between two batches: the messages of a JSON stream are joined by commas."""
+        return b"," if is_json(self.content_type) else b""
+
+    @property
     def start(self) -> int:
         """Where its own batches begin: what lies before is its source's."""
         return 0 if self.fork is None else self.fork.position or 0
@@ -93,12 +100,31 @@ class Appended:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One consistent snapshot: what lies between two positions, and the stream as it was then."""
+    """One consistent snapshot: batches in a row from ``start`` on, and the stream as it was then.
+
+    ``pieces[i]`` are the bytes of the batch after which the position is ``ends[i]``.
+    """
 
     stream: Stream
     start: int
-    end: int
-    data: bytes
+    ends: Sequence[int] = ()
+    pieces: Sequence[bytes] = ()
+
+    @classmethod
+    def of(cls, stream: Stream, batch: Batch) -> Self:
+        """The batch that has just made a stream what it is."""
+        if not batch.length:
+            return cls(stream, stream.tail)
+        return cls(stream, stream.tail - batch.length, [stream.tail], [batch.data])
+
+    @property
+    def end(self) -> int:
+        return self.ends[-1] if self.ends else self.start
+
+    @property
+    def data(self) -> bytes:
+        """All of it as one ``Batch`` has it. Joined whenever it is asked for."""
+        return self.stream.joint.join(self.pieces)
 
     @property
     def up_to_date(self) -> bool:

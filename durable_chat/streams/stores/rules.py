@@ -16,7 +16,7 @@ from durable_chat.streams.protocol.errors import (
     StreamNotFound,
 )
 from durable_chat.streams.protocol.forks import Fork
-from durable_chat.streams.protocol.headers import STREAM_CLOSED, STREAM_NEXT_OFFSET, is_json, media_type
+from durable_chat.streams.protocol.headers import STREAM_CLOSED, STREAM_NEXT_OFFSET, media_type
 from durable_chat.streams.protocol.offsets import encode
 from durable_chat.streams.protocol.producers import ProducerState
 from durable_chat.streams.stores.base import Append, Batch, NewStream, Page, Stream
@@ -81,7 +81,7 @@ def fork(new: NewStream, fork: Fork, following: Page) -> NewStream:
     part = forks.part(source.content_type, following.data, length=length, sub_offset=fork.sub_offset)
     return replace(
         _inherit(new, source),
-        batch=_joined(source.content_type, Batch(part, fork.sub_offset), new.batch),
+        batch=_joined(source.joint, Batch(part, fork.sub_offset), new.batch),
         fork=replace(fork, position=following.start),
     )
 
@@ -94,13 +94,9 @@ def _inherit(new: NewStream, source: Stream) -> NewStream:
     )
 
 
-def _joined(content_type: str, *batches: Batch) -> Batch:
+def _joined(joint: bytes, *batches: Batch) -> Batch:
     pieces = [batch.data for batch in batches if batch.length]
-    return Batch(_joint(content_type).join(pieces), sum(batch.length for batch in batches))
-
-
-def _joint(content_type: str) -> bytes:
-    return b"," if is_json(content_type) else b""
+    return Batch(joint.join(pieces), sum(batch.length for batch in batches))
 
 
 def page(stream: Stream, start: int, following: Iterable[tuple[int, int, bytes]], *, limit: int) -> Page:
@@ -108,18 +104,20 @@ def page(stream: Stream, start: int, following: Iterable[tuple[int, int, bytes]]
 
     Raises ``InvalidOffset`` for a position at which no batch ends.
     """
-    taken: list[bytes] = []
+    ends: list[int] = []
+    pieces: list[bytes] = []
     size, end = 0, start
     for begin, finish, data in following:
         if begin != end:
             raise InvalidOffset
-        taken.append(data)
+        ends.append(finish)
+        pieces.append(data)
         size, end = size + len(data), finish
         if size >= limit:
             break
-    if not taken and start != stream.tail:
+    if not pieces and start != stream.tail:
         raise InvalidOffset
-    return Page(stream, start, end, _joint(stream.content_type).join(taken))
+    return Page(stream, start, ends, pieces)
 
 
 def forked(source: Stream) -> Stream:

@@ -15,9 +15,11 @@ from durable_chat.streams.protocol.forks import Fork
 from durable_chat.streams.stores import rules, tables
 from durable_chat.streams.stores.base import Append, Appended, Created, NewStream, Page, Stream
 from durable_chat.streams.stores.catalogue import Listed
+from durable_chat.streams.stores.file import File, Synchronous
 from durable_chat.streams.stores.jobs import Crew, Inbox
-from durable_chat.streams.stores.tables import Row, Synchronous
-from durable_chat.streams.stores.threads import SWEPT_AT_ONCE, File, Reader, Transaction, Writer
+from durable_chat.streams.stores.recent import RECENT_BYTES, Glance, Windows
+from durable_chat.streams.stores.tables import Row
+from durable_chat.streams.stores.threads import SWEPT_AT_ONCE, Reader, Transaction, Writer
 from durable_chat.streams.stores.waiters import Waiters
 
 _READERS: Final = 2
@@ -28,7 +30,9 @@ class SQLiteStore:
 
     ``synchronous`` is SQLite's: with FULL what was acknowledged survives a power cut, with NORMAL only the
     death of the process. The file is opened, and made if need be, by the first call that needs it; one that
-    stays locked by another process for ``busy_seconds`` is ``Unavailable``.
+    stays locked by another process for ``busy_seconds`` is ``Unavailable``. What was appended or read of
+    late is kept in memory, up to ``recent_bytes``, and read from there without a thread; which is as good as
+    from the file, since all that can change of a stream is looked up there first.
     """
 
     def __init__(
@@ -37,15 +41,25 @@ class SQLiteStore:
         *,
         synchronous: Synchronous = "FULL",
         busy_seconds: float = 5.0,
+        recent_bytes: int = RECENT_BYTES,
         clock: Callable[[], float] = time.time,
     ) -> None:
         file = File(path, synchronous, busy_seconds)
         self._clock = clock
         self._waiters = Waiters()
+        self._windows = Windows(recent_bytes)
+        self._glance = glance = Glance(file)
         self._writes: Inbox[Transaction] = Inbox()
         self._reads: Inbox[sqlite3.Connection] = Inbox(workers=_READERS)
-        self._writer = Writer(file, self._writes, self._waiters, sweep=self._sweep)
-        readers = (Reader("reader", file, self._reads) for _ in range(_READERS))
+        self._writer = Writer(
+            file,
+            self._writes,
+            self._waiters,
+            windows=self._windows,
+            glance=glance,
+            sweep=self._sweep,
+        )
+        readers = (Reader("reader", file, self._reads, glance=glance) for _ in range(_READERS))
         self._crew = Crew([self._writes, self._reads], [self._writer, *readers])
 
     async def create(self, path: str, new: NewStream) -> Created:
@@ -58,11 +72,13 @@ class SQLiteStore:
 
     async def head(self, path: str) -> Stream:
         self._crew.start()
-        return (await self._reads.ask(partial(self._find, path))).stream
+        return self._at_hand(path) or (await self._reads.ask(partial(self._find, path))).stream
 
     async def read(self, path: str, position: int | None, *, limit: int) -> Page:
         self._crew.start()
-        page = await self._reads.ask(partial(self._read, path, position, limit=limit))
+        page = self._recall(path, position, limit=limit)
+        if page is None:
+            page = await self._reads.ask(partial(self._read, path, position, limit=limit))
         now = self._clock()
         if rules.touch_due(page.stream, now=now):  # noted behind the answer: no reader waits for the writer
             self._writes.tell(partial(_touch, path, replace(page.stream, touched=now)))
@@ -98,6 +114,7 @@ class SQLiteStore:
     def close(self) -> None:
         """``aclose`` for callers without a loop. What was asked before is done first."""
         self._crew.close()
+        self._glance.close()
         self._waiters.wake_all()
 
     def _create(self, path: str, new: NewStream, transaction: Transaction) -> Created:
@@ -110,6 +127,7 @@ class SQLiteStore:
             new = _fork(new, new.fork, source, transaction.connection)
         stream = rules.create(new, now=self._clock())
         tables.insert(transaction.connection, path, stream, new.batch)
+        transaction.write(path, stream, new.batch)
         return Created(stream, new=True)
 
     def _append(self, path: str, append: Append, transaction: Transaction) -> Appended:
@@ -122,6 +140,7 @@ class SQLiteStore:
         tables.update(connection, Row(row.id, stream), append.batch)
         if stamp is not None:
             tables.remember(connection, row, stamp)
+        transaction.write(path, stream, append.batch)
         transaction.move(path, stream)
         return Appended(stream, new=True, producer=rules.producer_after(append, producer))
 
@@ -145,7 +164,24 @@ class SQLiteStore:
 
     def _read(self, path: str, position: int | None, connection: sqlite3.Connection, *, limit: int) -> Page:
         row = self._find(path, connection)
-        return tables.page(connection, row, row.stream.tail if position is None else position, limit=limit)
+        page = tables.page(connection, row, row.stream.tail if position is None else position, limit=limit)
+        self._windows.note([(path, page)])
+        self._glance.open()
+        return page
+
+    def _recall(self, path: str, position: int | None, *, limit: int) -> Page | None:
+        """What ``read`` answers, if it is in memory."""
+        stream = self._at_hand(path)
+        if stream is None:
+            return None
+        return self._windows.page(path, stream, stream.tail if position is None else position, limit=limit)
+
+    def _at_hand(self, path: str) -> Stream | None:
+        """The state of a stream that was used of late, if there is no more to say about it than that."""
+        stream = self._glance.find(path) if path in self._windows else None
+        if stream is None or stream.deleted or rules.is_over(stream, now=self._clock()):
+            return None
+        return stream
 
     def _find(self, path: str, connection: sqlite3.Connection) -> Row:
         row = tables.find(connection, path)

@@ -1,15 +1,12 @@
-"""The SQLite store's tables, and every statement that touches them."""
+"""The SQLite store's rows, and every statement that touches them."""
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
 from durable_chat.streams.protocol import forks
-from durable_chat.streams.protocol.errors import Unavailable
 from durable_chat.streams.protocol.expiry import Expiry
 from durable_chat.streams.protocol.forks import Fork
 from durable_chat.streams.protocol.producers import ProducerStamp, ProducerState
@@ -17,68 +14,7 @@ from durable_chat.streams.stores import rules
 from durable_chat.streams.stores.base import Batch, Page, Stream
 from durable_chat.streams.stores.catalogue import Listed
 
-Synchronous: TypeAlias = Literal["FULL", "NORMAL"]
-
-_WAL_ATTEMPTS: Final = 50
-_WAL_BYTES: Final = 64 * 1024 * 1024
 _BEHIND_ALL: Final = "\U0010ffff"  # no path holds it: it is not printable
-
-# One row an append: a batch is written and read whole. Clustered by (stream, finish), so that an append is an
-# insert at the end of its stream and a read is one range, however long the stream and however many there are.
-_STREAMS: Final = """
-CREATE TABLE stream (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    path TEXT NOT NULL UNIQUE,
-    tag TEXT NOT NULL,
-    content_type TEXT NOT NULL,
-    ttl INTEGER,
-    expires_at TEXT,
-    tail INTEGER NOT NULL,
-    closed INTEGER NOT NULL,
-    closer TEXT,
-    closer_epoch INTEGER,
-    closer_seq INTEGER,
-    last_seq TEXT,
-    touched REAL NOT NULL
-) STRICT;
-CREATE TABLE batch (
-    stream INTEGER NOT NULL,
-    finish INTEGER NOT NULL,
-    start INTEGER NOT NULL,
-    data BLOB NOT NULL,
-    PRIMARY KEY (stream, finish)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE producer (
-    stream INTEGER NOT NULL,
-    id TEXT NOT NULL,
-    epoch INTEGER NOT NULL,
-    seq INTEGER NOT NULL,
-    PRIMARY KEY (stream, id)
-) STRICT, WITHOUT ROWID;
-"""
-
-# How much is kept of a stream, and when it expires: for the catalogue, at a cost that does not grow.
-_CATALOGUE: Final = """
-ALTER TABLE stream ADD COLUMN size INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE stream ADD COLUMN ends REAL;
-UPDATE stream SET
-    size = (SELECT coalesce(sum(length(data)), 0) FROM batch WHERE batch.stream = stream.id),
-    ends = expiry_ends(ttl, expires_at, touched);
-CREATE INDEX stream_ends ON stream (ends) WHERE ends IS NOT NULL;
-"""
-
-# Where a stream was forked from, and how many were forked from it. A path is enough of a reference: as long
-# as it has forks, no other stream can be there.
-_FORKS: Final = """
-ALTER TABLE stream ADD COLUMN source TEXT;
-ALTER TABLE stream ADD COLUMN source_position INTEGER;
-ALTER TABLE stream ADD COLUMN source_sub_offset INTEGER;
-ALTER TABLE stream ADD COLUMN forks INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE stream ADD COLUMN deleted INTEGER NOT NULL DEFAULT 0;
-"""
-
-# The file's version is how many of them it has seen: what has been released is not changed, only added to.
-_MIGRATIONS: Final = (_STREAMS, _CATALOGUE, _FORKS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,62 +23,6 @@ class Row:
 
     id: int
     stream: Stream
-
-
-def connect(path: Path, *, synchronous: Synchronous, busy_seconds: float) -> sqlite3.Connection:
-    """A connection to the store's file, which is made if it is not there.
-
-    It begins and commits only where it is told to. Raises ``sqlite3.Error``, and ``Unavailable`` for a file
-    that a newer version has written.
-    """
-    connection = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
-    try:
-        _use_write_ahead_log(connection)
-        for pragma in (
-            f"synchronous={synchronous}",
-            f"journal_size_limit={_WAL_BYTES}",
-            "secure_delete=ON",
-        ):
-            connection.execute(f"PRAGMA {pragma}")
-        _migrate(connection)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
-    # For a new file, SQLite refuses this at once while another connection is about the same, instead of
-    # waiting as it does for a transaction. So wait for one, and ask again.
-    for _ in range(_WAL_ATTEMPTS):
-        with suppress(sqlite3.OperationalError):
-            connection.execute("PRAGMA journal_mode=WAL")
-            return
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute("ROLLBACK")
-    raise Unavailable("The streams database is being set up.")
-
-
-def _migrate(connection: sqlite3.Connection) -> None:
-    if _version(connection) < len(_MIGRATIONS):
-        connection.create_function("expiry_ends", 3, _expiry_ends)
-        connection.execute("BEGIN IMMEDIATE")
-        for migration in _MIGRATIONS[_version(connection) :]:  # none, if another process has been quicker
-            for statement in migration.strip().split(";\n"):
-                connection.execute(statement)
-        connection.execute(f"PRAGMA user_version={len(_MIGRATIONS)}")
-        connection.execute("COMMIT")
-    if _version(connection) > len(_MIGRATIONS):
-        raise Unavailable("The streams database was written by a newer version.")
-
-
-def _expiry_ends(ttl: int | None, expires_at: str | None, touched: float) -> float | None:
-    return Expiry(ttl, expires_at).ends(touched=touched)
-
-
-def _version(connection: sqlite3.Connection) -> int:
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    return int(version)
 
 
 def find(connection: sqlite3.Connection, path: str) -> Row | None:

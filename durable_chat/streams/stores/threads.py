@@ -8,14 +8,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Final, Generic, TypeVar
 
 from durable_chat.streams.protocol.errors import StreamError, Unavailable
 from durable_chat.streams.stores import rules, tables
-from durable_chat.streams.stores.base import Stream
+from durable_chat.streams.stores.base import Batch, Page, Stream
+from durable_chat.streams.stores.file import File
 from durable_chat.streams.stores.jobs import Inbox, Job, Outcome, settle
-from durable_chat.streams.stores.tables import Row, Synchronous
+from durable_chat.streams.stores.recent import Glance, Windows
+from durable_chat.streams.stores.tables import Row
 from durable_chat.streams.stores.waiters import Waiters
 
 logger = logging.getLogger(__name__)
@@ -36,25 +37,21 @@ class _Broken(Exception):
     """A job failed in a way that may have left the transaction half done."""
 
 
-@dataclass(frozen=True, slots=True)
-class File:
-    """The database's file, how sure a commit is to be on the disk, how long to wait for another's lock."""
-
-    path: Path
-    synchronous: Synchronous
-    busy_seconds: float
-
-    def connect(self) -> sqlite3.Connection:
-        return tables.connect(self.path, synchronous=self.synchronous, busy_seconds=self.busy_seconds)
-
-
 @dataclass(slots=True)
 class Transaction:
-    """What a write works on. ``moved`` is the tail of each stream that got one; None: closed or gone."""
+    """What a write works on. ``moved`` is the tail of each stream that got one; None: closed or gone.
+
+    ``written`` is what was appended where, in order; None: the stream was deleted.
+    """
 
     connection: sqlite3.Connection
     moved: dict[str, int | None] = field(default_factory=dict)
+    written: list[tuple[str, Page | None]] = field(default_factory=list)
     erased: bool = False
+
+    def write(self, path: str, stream: Stream, batch: Batch) -> None:
+        """What a batch, the first one or another, has made of a stream."""
+        self.written.append((path, Page.of(stream, batch)))
 
     def move(self, path: str, stream: Stream) -> None:
         """A stream's new tail. If another was deleted there before, its waiters are still to be woken."""
@@ -64,6 +61,7 @@ class Transaction:
     def delete(self, path: str, row: Row) -> None:
         """Delete a stream: now, or once its last fork has ended."""
         self.moved[path] = None
+        self.written.append((path, None))
         self.erased = True
         row = Row(row.id, replace(row.stream, deleted=True))
         while rules.is_left(row.stream):
@@ -81,10 +79,11 @@ class _Worker(threading.Thread, ABC, Generic[S]):
     A daemon, so that a process which forgot to close its store still ends: what it acknowledged is committed.
     """
 
-    def __init__(self, name: str, file: File, inbox: Inbox[S]) -> None:
+    def __init__(self, name: str, file: File, inbox: Inbox[S], *, glance: Glance) -> None:
         super().__init__(name=f"durable-streams-{name}", daemon=True)
         self._file = file
         self._inbox = inbox
+        self._glance = glance
         self._connection: sqlite3.Connection | None = None
 
     def run(self) -> None:
@@ -112,6 +111,7 @@ class _Worker(threading.Thread, ABC, Generic[S]):
         if not isinstance(error, sqlite3.Error):
             return [Outcome(job, error=error) for job in jobs]
         self._drop()
+        self._glance.close()
         logger.warning("The streams database failed: %s", getattr(error, "sqlite_errorname", "unknown"))
         return [Outcome(job, error=Unavailable()) for job in jobs]
 
@@ -145,10 +145,13 @@ class Writer(_Worker[Transaction]):
         inbox: Inbox[Transaction],
         waiters: Waiters,
         *,
+        windows: Windows,
+        glance: Glance,
         sweep: Callable[[Transaction], int],
     ) -> None:
-        super().__init__("writer", file, inbox)
+        super().__init__("writer", file, inbox, glance=glance)
         self._waiters = waiters
+        self._windows = windows
         self._sweep: Job[Transaction] = Job(sweep)
         self._next_sweep = time.monotonic() + _SWEEP_SECONDS
         self._seen: int | None = None  # data_version: changes with every commit of another connection
@@ -189,6 +192,7 @@ class Writer(_Worker[Transaction]):
         except Exception as error:  # noqa: BLE001 - handed to the callers
             return self._failed(jobs, error)
         self._unpurged |= transaction.erased
+        self._windows.note(transaction.written)
         for path, tail in transaction.moved.items():
             self._waiters.wake(path, tail)
         return outcomes
