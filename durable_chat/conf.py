@@ -62,6 +62,7 @@ class Settings:
     create_on_send: bool = False
     when_busy: str = field(default="reject", metadata={"choices": ("reject", "queue", "interrupt")})
     lease_seconds: float = field(default=15.0, metadata={"least": 1, "most": 3600})
+    sweep_seconds: float = field(default=1.0, metadata={"least": 0, "most": 60})
     max_body_bytes: int = field(default=32 * 1024 * 1024, metadata={"least": 1})
     max_runs: int = field(default=100, metadata={"least": 1})
     run_seconds: float = field(default=600.0, metadata={"least": 0.1})

@@ -7,7 +7,6 @@ from typing import Any
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.signals import user_logged_in
 from django.db import transaction
-from django.db.models.functions import Now
 from django.db.models.signals import post_save, pre_delete
 from django.dispatch import receiver
 from django.http import HttpRequest
@@ -15,13 +14,12 @@ from django.http import HttpRequest
 from durable_chat import backends
 from durable_chat.models import Conversation, Run, Tombstone
 from durable_chat.permissions import visitor_of
-from durable_chat.runs import launch, loop
+from durable_chat.runs import launch, loop, tombs
 from durable_chat.streams.protocol.errors import StreamError
 
 log = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 2.0  # what a save or a delete may wait for the streams service
-RETRIED = 20  # streams that one deletion or creation tries to erase
 
 
 @receiver(post_save, sender=Conversation, dispatch_uid="durable_chat.create_stream")
@@ -34,7 +32,6 @@ def create_stream(instance: Conversation, created: bool, raw: bool, using: str, 
     if created and not raw:
         create = partial(_in_time, backends.get_streams().create, instance.stream_path)
         transaction.on_commit(create, using=using, robust=True)
-        transaction.on_commit(erase_buried, using=using, robust=True)
 
 
 @receiver(pre_delete, sender=Conversation, dispatch_uid="durable_chat.erase_stream")
@@ -44,7 +41,7 @@ def erase_stream(instance: Conversation, using: str, **kwargs: Any) -> None:
     for run_id in active.values_list("pk", flat=True):
         _in_time(launch.halt, run_id)
     Tombstone.objects.using(using).get_or_create(path=instance.stream_path)
-    transaction.on_commit(erase_buried, using=using, robust=True)
+    transaction.on_commit(partial(_in_time, tombs.erase), using=using, robust=True)
 
 
 @receiver(user_logged_in, dispatch_uid="durable_chat.adopt")
@@ -54,15 +51,6 @@ def adopt(request: HttpRequest, user: AbstractBaseUser, **kwargs: Any) -> None:
     if anonymous:
         begun = Conversation.objects.filter(owner=None, visitor=anonymous)
         begun.update(owner_id=user.pk, visitor="")
-
-
-def erase_buried() -> None:
-    """Erase the streams of deleted conversations; those that the service does not confirm stay noted."""
-    due = Tombstone.objects.filter(erased_at=None).order_by("-created_at").values_list("path", flat=True)
-    for path in list(due[:RETRIED]):
-        if not _in_time(backends.get_streams().delete, path):
-            return
-        Tombstone.objects.filter(path=path).update(erased_at=Now())
 
 
 def _in_time(function: Any, *args: Any) -> bool:

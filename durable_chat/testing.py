@@ -1,12 +1,13 @@
 """For a host's own tests."""
 
-from durable_chat.runs import launch, loop
+from durable_chat.runs import launch, loop, sweep
 
 
 def drain(timeout: float = 30.0) -> None:
-    """Wait until this process writes no answer any more.
+    """Wait until this process writes no answer any more, and let it look for none.
 
     Call it before a test's database goes away: runs do not end with the request that began them. Raises
     TimeoutError after `timeout` seconds.
     """
+    loop.block(sweep.stop, timeout=timeout)
     loop.block(launch.drain, timeout=timeout)

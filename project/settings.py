@@ -89,6 +89,7 @@ DURABLE_CHAT = {
     "CREATE_ON_SEND": env.bool("CREATE_ON_SEND", default=False),
     "WHEN_BUSY": env("WHEN_BUSY", default="reject"),
     "LEASE_SECONDS": env.float("LEASE_SECONDS", default=15.0),
+    "SWEEP_SECONDS": env.float("SWEEP_SECONDS", default=1.0),
     "MAX_BODY_BYTES": env.int("MAX_BODY_BYTES", default=32 * 1024 * 1024),
     "MAX_RUNS": env.int("MAX_RUNS", default=100),
     "RUN_SECONDS": env.float("RUN_SECONDS", default=600.0),

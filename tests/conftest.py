@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 
 from durable_chat import backends
 from durable_chat.models import Conversation, Run
+from durable_chat.runs import sweep
 from durable_chat.streams.client import StreamClient
 from durable_chat.streams.embedded import process
 from durable_chat.testing import drain
@@ -64,6 +65,14 @@ def streams_server() -> Iterator[None]:
     """The embedded server's threads and file end with the tests."""
     yield
     process.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_sweep() -> Iterator[None]:
+    """What a test leaves lying stays there until it looks, or asks for `sweep.sweep` itself."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweep, "start", lambda: None)
+        yield
 
 
 @pytest.fixture

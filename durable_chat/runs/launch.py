@@ -5,6 +5,7 @@ import logging
 import os
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from django.db import DatabaseError
@@ -45,6 +46,14 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+@dataclass(frozen=True, slots=True)
+class Tended:
+    """The run that was ended for a dead process, and the run that was begun; None where there was none."""
+
+    recovered: str | None
+    begun: str | None
 
 
 async def send(conversation_id: str, turn: Turn) -> str:
@@ -99,8 +108,8 @@ async def _wait(conversation_id: str, queued: Queued) -> None:
         await _hasten(conversation_id, queued.behind)
 
 
-async def advance(conversation_id: str) -> bool:
-    """Begin the next run that waits in this conversation, if it is free; whether there was one."""
+async def advance(conversation_id: str) -> str | None:
+    """Begin the next run that waits in this conversation, if it is free; its id, or None."""
     _check_backends()
     claim = await in_database(
         next_in_line,
@@ -109,21 +118,23 @@ async def advance(conversation_id: str) -> bool:
         lease_seconds=conf.get().lease_seconds,
         hurried=conf.get().when_busy == "interrupt",
     )
-    if claim is not None:
-        _begin(claim)
-    return claim is not None
+    if claim is None:
+        return None
+    _begin(claim)
+    return claim.run_id
 
 
-async def tend(conversation_id: str) -> None:
+async def tend(conversation_id: str) -> Tended:
     """Do what nobody else does for a conversation: end a run whose process died, begin the next that waits.
 
     Raises Unavailable while the streams service is away.
     """
     try:
-        await recover(conversation_id, holder=holder())
+        recovered = await recover(conversation_id, holder=holder())
     except StreamError as error:
         raise Unavailable("The last answer was interrupted and cannot be filed yet: try again.") from error
-    await advance(conversation_id)
+    begun = await advance(conversation_id)
+    return Tended(recovered.run_id if recovered is not None else None, begun)
 
 
 async def finish(run_id: str) -> Run | None:

@@ -45,6 +45,8 @@ async def call(function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **kw
     return await asyncio.shield(asyncio.wrap_future(submit(function, *args, **kwargs)))
 
 
-def block(function: Callable[..., Coroutine[Any, Any, T]], *args: Any, timeout: float, **kwargs: Any) -> T:
+def block(
+    function: Callable[..., Coroutine[Any, Any, T]], *args: Any, timeout: float | None, **kwargs: Any
+) -> T:
     """The same for synchronous callers; raises TimeoutError after `timeout` seconds."""
     return submit(function, *args, **kwargs).result(timeout)
