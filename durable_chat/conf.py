@@ -4,9 +4,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from difflib import get_close_matches
 from functools import lru_cache
+from importlib import import_module
 from typing import Any, TypeVar
 
 from django.conf import settings as django_settings
+from django.contrib.sessions.backends.base import SessionBase
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
@@ -59,6 +61,8 @@ class Settings:
     streams: StreamsSettings = field(default_factory=StreamsSettings)
     provider: ProviderSettings = field(default_factory=ProviderSettings)
     permission: str = "durable_chat.permissions.may"
+    reauthorise_seconds: float = field(default=30.0, metadata={"least": 0.1, "most": 3600})
+    allowed_origins: tuple[str, ...] = ()
     create_on_send: bool = False
     when_busy: str = field(default="reject", metadata={"choices": ("reject", "queue", "interrupt")})
     lease_seconds: float = field(default=15.0, metadata={"least": 1, "most": 3600})
@@ -91,6 +95,12 @@ def raw() -> Any:
     return getattr(django_settings, NAME, {})
 
 
+def sessions() -> tuple[str, type[SessionBase]]:
+    """The name of the session cookie, and the class of what it names."""
+    engine = import_module(django_settings.SESSION_ENGINE)
+    return django_settings.SESSION_COOKIE_NAME, engine.SessionStore
+
+
 def problems(value: Any) -> Iterator[str]:
     """One sentence for each thing that is wrong with a value of DURABLE_CHAT; none when it is right."""
     yield from _problems(Settings, value, NAME)
@@ -106,6 +116,9 @@ def problems(value: Any) -> Iterator[str]:
     url = streams.get("ELECTRIC_URL", "https://")
     if isinstance(url, str) and not url.startswith(("https://", "http://")):
         yield f'{NAME}["STREAMS"]["ELECTRIC_URL"] must begin with https:// or http://.'
+    origins = value.get("ALLOWED_ORIGINS", ())
+    if _fits(origins, ()) and not all(origin.startswith(("https://", "http://")) for origin in origins):
+        yield f'{NAME}["ALLOWED_ORIGINS"] lists origins, such as "https://app.example.com".'
 
 
 def _problems(kind: type[Any], raw: Any, where: str) -> Iterator[str]:
@@ -151,13 +164,13 @@ def _build(kind: type[S], raw: Mapping[str, Any]) -> S:
 
 
 def _value(spec: "Field[Any]", given: Any) -> Any:
-    """What a host wrote, as the field's type: secrets are opaque from here on."""
-    return type(spec.default)(given) if isinstance(spec.default, Secret) else given
+    """What a host wrote, as the field's type: secrets are opaque from here on, and lists do not change."""
+    return type(spec.default)(given) if isinstance(spec.default, Secret | tuple) else given
 
 
 def _kind(default: Any) -> type[Any]:
     """What a host writes for a field of this default."""
-    return str if isinstance(default, Secret) else type(default)
+    return str if isinstance(default, Secret) else list if isinstance(default, tuple) else type(default)
 
 
 def _section(spec: "Field[Any]") -> Any | None:
@@ -167,6 +180,8 @@ def _section(spec: "Field[Any]") -> Any | None:
 def _fits(value: Any, default: Any) -> bool:
     if isinstance(default, bool) or isinstance(value, bool):
         return isinstance(value, bool) and isinstance(default, bool)
+    if isinstance(default, tuple):
+        return isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
     if isinstance(default, float):
         return isinstance(value, int | float)
     return isinstance(value, _kind(default))

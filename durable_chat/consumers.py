@@ -4,25 +4,28 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
-from typing import Any
+from functools import partial
+from typing import Any, Final
 from urllib.parse import parse_qs
 
 import orjson
 from channels.generic.websocket import AsyncWebsocketConsumer
 
-from durable_chat import backends
+from durable_chat import backends, conf
+from durable_chat.authentication import Who, still
 from durable_chat.connections import in_database
 from durable_chat.exceptions import ChatError
 from durable_chat.models import Conversation
-from durable_chat.permissions import Action, identify
 from durable_chat.runs import launch, loop
 from durable_chat.streams.client import subscribe
 from durable_chat.streams.protocol.errors import BadRequest, StreamError
 from durable_chat.streams.protocol.offsets import NOW, START
 from durable_chat.views.base import authorise
+from durable_chat.views.watch import Watch
 
 log = logging.getLogger(__name__)
 
+WHO: Final = "durable_chat.who"  # where a scope says who is there, if not by Channels' user and session
 PING_SECONDS = 30.0
 PING = orjson.dumps({"type": "ping"}).decode()
 
@@ -43,16 +46,16 @@ class ConversationConsumer(AsyncWebsocketConsumer):
 
     async def connect(self) -> None:
         await self.accept()
+        who = self._who()
+        watch = Watch(self._conversation_id(), who)
         try:
-            conversation = await self._authorise()
+            conversation = await watch.admit(await who())
         except ChatError:
             await self.close(CLOSE_NOT_FOUND)
             return
         # Tasks of their own: a handler that loops would keep `disconnect` from being called.
-        self._tasks = (
-            asyncio.create_task(self._relay(conversation, self._offset())),
-            asyncio.create_task(self._ping()),
-        )
+        relaying = asyncio.create_task(self._relay(conversation, self._offset()))
+        self._tasks = (relaying, asyncio.create_task(self._attend(watch, relaying)))
 
     async def disconnect(self, code: int) -> None:
         for task in self._tasks:
@@ -65,7 +68,7 @@ class ConversationConsumer(AsyncWebsocketConsumer):
         run_id = frame.get("runId")
         if frame.get("type") == "abort" and isinstance(run_id, str | None):
             with suppress(ChatError):  # whoever may not stop it sees that it goes on
-                conversation = await self._authorise("stop")
+                conversation = await authorise(await self._who()(), self._conversation_id(), "stop")
                 await loop.call(launch.stop, conversation.pk, run_id)
 
     async def _relay(self, conversation: Conversation, offset: str) -> None:
@@ -81,21 +84,30 @@ class ConversationConsumer(AsyncWebsocketConsumer):
             log.exception("WebSocket of %s broke", conversation.pk)
             await self.close(CLOSE_BROKEN)
 
-    async def _ping(self) -> None:
+    async def _attend(self, watch: Watch, relaying: "asyncio.Task[None]") -> None:
         """A proxy that sees nothing for a minute cuts the connection; and who may read can change."""
-        while True:
-            await asyncio.sleep(PING_SECONDS)
-            try:
-                await self._authorise()
-            except ChatError:
-                await self.close(CLOSE_NOT_FOUND)
-                return
-            await self.send(text_data=PING)
+        code = CLOSE_TRY_AGAIN
+        try:
+            while True:
+                await asyncio.sleep(min(PING_SECONDS, conf.get().reauthorise_seconds))
+                await watch.renew()
+                await self.send(text_data=PING)
+        except ChatError:
+            code = CLOSE_NOT_FOUND
+        except Exception:
+            log.exception("a WebSocket could not be authorised again")
+        relaying.cancel()
+        await self.close(code)
 
-    async def _authorise(self, action: Action = "read") -> Conversation:
-        conversation_id = self.scope["url_route"]["kwargs"]["conversation_id"]
-        visitor = await in_database(identify, self.scope.get("user"), self.scope.get("session"))
-        return await authorise(visitor, conversation_id, action)
+    def _who(self) -> Who:
+        """What `mount` has found, or else a host's own routing."""
+        user, session = self.scope.get("user"), self.scope.get("session")
+        found: Any = self.scope.get(WHO)
+        return found or partial(in_database, still, user, session)
+
+    def _conversation_id(self) -> str:
+        conversation_id: str = self.scope["url_route"]["kwargs"]["conversation_id"]
+        return conversation_id
 
     def _offset(self) -> str:
         query = parse_qs(self.scope["query_string"].decode())

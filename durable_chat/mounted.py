@@ -2,19 +2,20 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
 
 import orjson
-from channels.auth import AuthMiddlewareStack
 from channels.routing import URLRouter
-from channels.security.websocket import AllowedHostsOriginValidator
 from django.core.handlers.asgi import ASGIHandler
 from django.urls import NoReverseMatch, reverse
 
-from durable_chat.connections import in_database
+from durable_chat import origins
+from durable_chat.authentication import Authenticate, Who, authenticated_by
+from durable_chat.consumers import WHO
 from durable_chat.exceptions import ChatError
-from durable_chat.permissions import identify
 from durable_chat.routing import WEBSOCKET, websocket_urlpatterns
 from durable_chat.streams.embedded import process
 from durable_chat.streams.embedded.asgi import Receive, Scope, Send, send_response, while_connected
@@ -28,11 +29,12 @@ log = logging.getLogger(__name__)
 class Mounted:
     """Sends each connection to the door it belongs to."""
 
-    def __init__(self, django_application: Any, root: str) -> None:
+    def __init__(
+        self, django_application: Any, root: str, authenticate: Authenticate | str | None = None
+    ) -> None:
         self._takes_sockets = not isinstance(django_application, ASGIHandler)
         self._elsewhere = process.mount(django_application, root=root)
-        self._reads = AuthMiddlewareStack(_read)
-        self._websockets = AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)))
+        self._authenticate = authenticated_by(authenticate)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._door(scope)(scope, receive, send)
@@ -44,8 +46,17 @@ class Mounted:
         if scope["type"] == "websocket" and not self._takes_sockets:
             return _refuse
         if scope["type"] == "http" and scope["method"] == "GET" and path.rstrip("/") == _read_path():
-            return self._reads
+            return self._read
         return self._elsewhere
+
+    async def _websockets(self, scope: Scope, receive: Receive, send: Send) -> None:
+        application: Any = URLRouter(websocket_urlpatterns)
+        known = {**scope, WHO: partial(self._authenticate, scope)}
+        await origins.guarded(application)(known, receive, send)
+
+    async def _read(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """`GET api/chat-stream`."""
+        await while_connected(receive, _answer(scope, send, partial(self._authenticate, scope)))
 
 
 def _read_path() -> str | None:
@@ -61,25 +72,20 @@ async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "websocket.close"})
 
 
-async def _read(scope: Scope, receive: Receive, send: Send) -> None:
-    """`GET api/chat-stream`, authenticated by the session: once, however long the answer lasts."""
-    await while_connected(receive, _answer(scope, send))
-
-
-async def _answer(scope: Scope, send: Send) -> None:
+async def _answer(scope: Scope, send: Send, who: Who) -> None:
     query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
     sent = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
     headers = {name: sent[name] for name in HEADERS_UP if name in sent}
-    visitor = await in_database(identify, scope.get("user"), scope.get("session"))
     try:
-        response = await read(visitor, query=query, headers=headers)
+        response = await read(await who(), who=who, query=query, headers=headers)
     except ChatError as error:
         response = _refusal(error.status, error_body(error), error.headers)
     except Exception:
         log.exception("a read failed")
         response = _refusal(500, {"error": "Something went wrong on the server."}, {})
-    async with response:
-        await send_response(response, scope, send)
+    shared = {**response.headers, **origins.shared_with(sent.get("origin", ""))}
+    async with replace(response, headers=shared) as told:
+        await send_response(told, scope, send)
 
 
 def _refusal(status: int, body: dict[str, Any], headers: Mapping[str, str]) -> Response:

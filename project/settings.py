@@ -86,6 +86,8 @@ DURABLE_CHAT = {
         "API_KEY": env("PROVIDER_API_KEY", default=""),
     },
     "PERMISSION": env("PERMISSION", default="durable_chat.permissions.may"),
+    "REAUTHORISE_SECONDS": env.float("REAUTHORISE_SECONDS", default=30.0),
+    "ALLOWED_ORIGINS": env.list("ALLOWED_ORIGINS", default=[]),
     "CREATE_ON_SEND": env.bool("CREATE_ON_SEND", default=False),
     "WHEN_BUSY": env("WHEN_BUSY", default="reject"),
     "LEASE_SECONDS": env.float("LEASE_SECONDS", default=15.0),

@@ -47,7 +47,9 @@ class Answer:
 
 
 @asynccontextmanager
-async def bare(client: AsyncClient, path: str, **headers: str) -> AsyncIterator[Answer]:
+async def bare(
+    client: AsyncClient, path: str, *, application: Any = application, **headers: str
+) -> AsyncIterator[Answer]:
     """A GET through `mount`, as a server would bring it."""
     cookies = "; ".join(f"{name}={morsel.value}" for name, morsel in client.cookies.items())
     path, _, query = path.partition("?")

@@ -1,12 +1,14 @@
 """`GET api/chat-stream`: the read proxy, and the AI SDK's view of one run. One function behind two doors."""
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, Final
 
 from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 
 from durable_chat import backends
+from durable_chat.authentication import Who, still
 from durable_chat.connections import in_database
 from durable_chat.exceptions import BadInput, NotFound, Unavailable
 from durable_chat.models import Conversation, Run, Visitor
@@ -15,8 +17,9 @@ from durable_chat.runs import loop
 from durable_chat.streams.protocol.errors import BadRequest, StreamError, from_response
 from durable_chat.streams.protocol.exchange import Body, Request, Response
 from durable_chat.streams.protocol.offsets import START
-from durable_chat.views.base import ID, ConversationView, authorise, checked_id
+from durable_chat.views.base import ID, ApiView, checked_id
 from durable_chat.views.run_view import read_run
+from durable_chat.views.watch import Watch
 
 PARAMETERS_UP: Final = ("offset", "live", "cursor")
 SILENCE_SECONDS = 90.0  # longer than any service is silent within a live read
@@ -35,7 +38,7 @@ HEADERS_DOWN: Final = frozenset(
 )
 
 
-class ReadView(ConversationView):
+class ReadView(ApiView):
     """The read proxy behind Django's door, for hosts that do not mount the bare one."""
 
     wrong_method = "GET here reads; POST api/chat?id=… sends."
@@ -50,19 +53,28 @@ class ReadView(ConversationView):
     async def _answer(self, request: HttpRequest, query: Mapping[str, str]) -> HttpResponseBase:
         visitor = await in_database(visitor_of, request)
         headers = {name: request.headers[name] for name in HEADERS_UP if name in request.headers}
+        user, session = getattr(request, "user", None), getattr(request, "session", None)
+        reading = partial(
+            read, visitor, who=partial(in_database, still, user, session), query=query, headers=headers
+        )
         if isinstance(request, WSGIRequest):
             # The loop that this view runs on ends with it; the body is read on one that does not.
-            return _to_django(await loop.call(read, visitor, query=query, headers=headers), _blocking_pieces)
-        return _to_django(await read(visitor, query=query, headers=headers), _pieces)
+            return _to_django(await loop.call(reading), _blocking_pieces)
+        return _to_django(await reading(), _pieces)
 
 
-async def read(visitor: Visitor, *, query: Mapping[str, str], headers: Mapping[str, str]) -> Response:
+async def read(
+    visitor: Visitor, *, who: Who, query: Mapping[str, str], headers: Mapping[str, str]
+) -> Response:
     """The answer to one read of a conversation's stream, for the door to send and close.
+
+    A live one ends when `who` is there then may no longer read.
 
     Raises NotFound, BadInput, and Unavailable for whatever is wrong upstream: a 404 or 401 of the service
     would make clients give the conversation up for good.
     """
-    conversation = await authorise(visitor, checked_id(query.get("id")), "read")
+    watch = Watch(checked_id(query.get("id")), who)
+    conversation = await watch.admit(visitor)
     if query.get("live", "sse") not in ("sse", "long-poll"):
         raise BadInput('"live" is "sse" or "long-poll".')
     if "live" in query and "offset" not in query:
@@ -77,7 +89,7 @@ async def read(visitor: Visitor, *, query: Mapping[str, str], headers: Mapping[s
         raise BadInput('The "offset" is not one that an earlier answer gave; -1 is the beginning.') from None
     except StreamError as error:
         raise Unavailable("The transcript cannot be read right now.", headers=_wait(error.headers)) from error
-    return _private(response)
+    return await watch.over(_private(response))
 
 
 async def _run(conversation: Conversation, run_id: str) -> Run:

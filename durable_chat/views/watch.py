@@ -1,0 +1,66 @@
+"""A live connection's right to go on: authorised when it opens, and again while it lasts."""
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+from durable_chat import conf
+from durable_chat.authentication import Who
+from durable_chat.exceptions import ChatError
+from durable_chat.models import Conversation, Visitor
+from durable_chat.streams.protocol.exchange import Body, Response
+from durable_chat.views.base import authorise
+
+
+class Watch:
+    """Over one visitor's reading of one conversation. `who` finds out anew who the visitor is.
+
+    It has no task and no timer of its own: it looks when there is something to pass on, which in a live read
+    is at least every keep-alive, and nothing is passed on before it has looked.
+    """
+
+    def __init__(self, conversation_id: str, who: Who) -> None:
+        self._conversation_id = conversation_id
+        self._who = who
+        self._due = 0.0
+
+    async def admit(self, visitor: Visitor) -> Conversation:
+        """The conversation that this visitor may read. Raises NotFound."""
+        asked_at = time.monotonic()
+        conversation = await authorise(visitor, self._conversation_id, "read")
+        self._due = asked_at + conf.get().reauthorise_seconds
+        return conversation
+
+    async def renew(self) -> None:
+        """Ask again, if that is due. Raises NotFound when the answer has turned to no."""
+        if time.monotonic() >= self._due:
+            await self.admit(await self._who())
+
+    async def over(self, response: Response) -> Response:
+        """The response, which ends when the visitor may no longer read. Raises NotFound.
+
+        A long poll has waited before its first byte.
+        """
+        if not isinstance(response.body, bytes):
+            return replace(response, body=_Watched(response.body, self))
+        await self.renew()
+        return response
+
+
+class _Watched:
+    """A body that ends early."""
+
+    def __init__(self, body: Body, watch: Watch) -> None:
+        self._body = body
+        self._watch = watch
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in self._body:
+            try:
+                await self._watch.renew()
+            except ChatError:
+                return
+            yield piece
+
+    async def aclose(self) -> None:
+        await self._body.aclose()
