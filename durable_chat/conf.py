@@ -72,6 +72,7 @@ class Settings:
     run_seconds: float = field(default=600.0, metadata={"least": 0.1})
     silence_seconds: float = field(default=120.0, metadata={"least": 0.1})
     answer_bytes: int = field(default=4 * 1024 * 1024, metadata={"least": 1})
+    drain_seconds: float = field(default=10.0, metadata={"least": 0})
     on_error: str = "durable_chat.exceptions.public"
 
 

@@ -18,6 +18,7 @@ from durable_chat.exceptions import ChatError
 from durable_chat.models import Conversation
 from durable_chat.runs import launch, loop
 from durable_chat.streams.client import subscribe
+from durable_chat.streams.departure import departure
 from durable_chat.streams.protocol.errors import BadRequest, StreamError
 from durable_chat.streams.protocol.offsets import NOW, START
 from durable_chat.views.base import authorise
@@ -29,10 +30,11 @@ WHO: Final = "durable_chat.who"  # where a scope says who is there, if not by Ch
 PING_SECONDS = 30.0
 PING = orjson.dumps({"type": "ping"}).decode()
 
+# HTTP's statuses in the range that is free for applications: Daphne can send no code below it but 1000.
 CLOSE_BAD_INPUT = 4400
 CLOSE_NOT_FOUND = 4404
-CLOSE_TRY_AGAIN = 1013
-CLOSE_BROKEN = 1011
+CLOSE_BROKEN = 4500
+CLOSE_TRY_AGAIN = 4503
 
 
 class ConversationConsumer(AsyncWebsocketConsumer):
@@ -55,7 +57,8 @@ class ConversationConsumer(AsyncWebsocketConsumer):
             return
         # Tasks of their own: a handler that loops would keep `disconnect` from being called.
         relaying = asyncio.create_task(self._relay(conversation, self._offset()))
-        self._tasks = (relaying, asyncio.create_task(self._attend(watch, relaying)))
+        attending = asyncio.create_task(self._attend(watch, relaying))
+        self._tasks = (relaying, attending, asyncio.create_task(self._depart(relaying)))
 
     async def disconnect(self, code: int) -> None:
         for task in self._tasks:
@@ -98,6 +101,11 @@ class ConversationConsumer(AsyncWebsocketConsumer):
             log.exception("a WebSocket could not be authorised again")
         relaying.cancel()
         await self.close(code)
+
+    async def _depart(self, relaying: "asyncio.Task[None]") -> None:
+        await departure.comes()
+        relaying.cancel()
+        await self.close(CLOSE_TRY_AGAIN)
 
     def _who(self) -> Who:
         """What `mount` has found, or else a host's own routing."""

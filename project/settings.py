@@ -97,6 +97,7 @@ DURABLE_CHAT = {
     "RUN_SECONDS": env.float("RUN_SECONDS", default=600.0),
     "SILENCE_SECONDS": env.float("SILENCE_SECONDS", default=120.0),
     "ANSWER_BYTES": env.int("ANSWER_BYTES", default=4 * 1024 * 1024),
+    "DRAIN_SECONDS": env.float("DRAIN_SECONDS", default=10.0),
     "ON_ERROR": env("ON_ERROR", default="durable_chat.exceptions.public"),
 }
 

@@ -7,14 +7,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Literal, TypeAlias
 
 ROOT = Path(__file__).resolve().parent.parent
 STARTUP_SECONDS = 60.0
 GRACE_SECONDS = 5.0
+
+ServerName: TypeAlias = Literal["uvicorn", "workers", "daphne", "wsgi"]
 
 
 class LiveServer:
@@ -28,7 +30,7 @@ class LiveServer:
         self,
         directory: Path,
         *,
-        server: Literal["uvicorn", "daphne"] = "uvicorn",
+        server: ServerName = "uvicorn",
         env: Mapping[str, str] | None = None,
         port: int | None = None,
     ) -> None:
@@ -53,7 +55,12 @@ class LiveServer:
         """Returns when it listens. Raises RuntimeError with the end of its log when it does not."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command, cwd=ROOT, env=self._environment, stdout=log, stderr=subprocess.STDOUT
+                self._command,
+                cwd=ROOT,
+                env=self._environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # its workers are in it
             )
         _wait_until_it_listens(self._process, self._port, self.log)
 
@@ -71,15 +78,26 @@ class LiveServer:
     def kill(self) -> None:
         """As the kernel does when memory runs out: not one more instruction."""
         if self._process is not None:
-            self._process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
-    def end(self) -> bool:
-        """As a deploy does; whether it ended by itself."""
+    def terminate(self) -> None:
+        """As a deploy does: asked to end, and not waited for."""
+        assert self._process is not None
+        self._process.terminate()
+
+    def end(self, *, within: float = GRACE_SECONDS) -> bool:
+        """As a deploy does; whether it ended by itself, in so many seconds."""
         if self._process is None:
             return True
         self._process.terminate()
-        ended = _exited(self._process, within=GRACE_SECONDS)
+        return self.ends(within=within)
+
+    def ends(self, *, within: float) -> bool:
+        """Whether it ends by itself in so many seconds; if not, it is killed."""
+        assert self._process is not None
+        ended = _exited(self._process, within=within)
         if not ended:
             self.kill()
         return ended
@@ -87,7 +105,7 @@ class LiveServer:
 
 @contextmanager
 def live_server(
-    server: Literal["uvicorn", "daphne"] = "uvicorn",
+    server: ServerName = "uvicorn",
     *,
     env: Mapping[str, str] | None = None,
     directory: Path | None = None,
@@ -118,17 +136,28 @@ def _environment(home: Path) -> dict[str, str]:
         "SECRET_KEY": "only-for-tests",
         "ALLOWED_HOSTS": "127.0.0.1,localhost",
         "CSRF_TRUSTED_ORIGINS": "",
+        "DRAIN_SECONDS": "0",  # nobody waits for what a test leaves behind
         "DATABASE_URL": f"sqlite:///{home / 'live.sqlite3'}",
     }
 
 
-def _command(server: str, port: int) -> list[str]:
-    address = {
-        # An open live read would hold a graceful stop for its whole window.
-        "uvicorn": ["--host=127.0.0.1", f"--port={port}", "--timeout-graceful-shutdown=1"],
-        "daphne": ["-b", "127.0.0.1", "-p", str(port)],
-    }[server]
-    return [sys.executable, "-m", server, *address, "project.asgi:application"]
+def _command(server: ServerName, port: int) -> list[str]:
+    address = ["--host=127.0.0.1", f"--port={port}", "--timeout-graceful-shutdown=1"]
+    return [
+        sys.executable,
+        *{
+            "uvicorn": ["-m", "uvicorn", *address, "project.asgi:application"],
+            "workers": ["-m", "uvicorn", *address, "--workers=2", "project.asgi:application"],
+            "daphne": ["-m", "daphne", "-b", "127.0.0.1", "-p", str(port), "project.asgi:application"],
+            "wsgi": [
+                "manage.py",
+                "runserver",
+                "--noreload",
+                "--settings=tests.faults.wsgi_site",
+                f"127.0.0.1:{port}",
+            ],
+        }[server],
+    ]
 
 
 def free_port() -> int:

@@ -52,6 +52,12 @@ SILENT: Final = End(
     "The model fell silent, so the answer ends here. Try again.",
     "The provider yielded nothing for SILENCE_SECONDS.",
 )
+SHUTDOWN: Final = End(
+    Run.State.INTERRUPTED,
+    "interrupted",
+    "The server was restarted in the middle of this answer. Send again to go on.",
+    "The process was told to end, and DRAIN_SECONDS have passed.",
+)
 
 
 async def failed(error: BaseException, prompt: Prompt) -> End:

@@ -18,10 +18,12 @@ from durable_chat.models import Run
 from durable_chat.runs import journal, progress
 from durable_chat.runs.admission import Due, Ending, Existing, Queued, admit
 from durable_chat.runs.claim import Claim
+from durable_chat.runs.ends import End
 from durable_chat.runs.execute import Execution
 from durable_chat.runs.holder import holder
 from durable_chat.runs.queue import next_in_line, withdraw
 from durable_chat.runs.recover import recover
+from durable_chat.streams.departure import departure
 from durable_chat.streams.protocol.errors import StreamError
 
 log = logging.getLogger(__name__)
@@ -80,6 +82,8 @@ async def send(conversation_id: str, turn: Turn) -> str:
 
 
 async def _admit(conversation_id: str, turn: Turn) -> Claim | Queued | Existing:
+    if departure.begun:
+        raise Unavailable("This server is about to end: try again in a moment.")
     deadline = time.monotonic() + ENDING_SECONDS
     _check_backends()
     while True:
@@ -110,6 +114,8 @@ async def _wait(conversation_id: str, queued: Queued) -> None:
 
 async def advance(conversation_id: str) -> str | None:
     """Begin the next run that waits in this conversation, if it is free; its id, or None."""
+    if departure.begun:
+        return None
     _check_backends()
     claim = await in_database(
         next_in_line,
@@ -165,6 +171,12 @@ async def _hasten(conversation_id: str, run_id: str) -> None:
         return
     with suppress(Unavailable):
         await tend(conversation_id)
+
+
+def stop_all(end: End) -> None:
+    """End every run of this process."""
+    for execution, _ in list(_live.values()):
+        execution.stop(end)
 
 
 async def halt(run_id: str) -> None:

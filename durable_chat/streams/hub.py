@@ -6,12 +6,13 @@ import threading
 import time
 from asyncio import AbstractEventLoop, get_running_loop
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from types import TracebackType
 from typing import Final, Protocol, Self, TypeAlias
 
+from durable_chat.streams.departure import departure
 from durable_chat.streams.protocol import cursors, json_mode, sse
 from durable_chat.streams.protocol.errors import StreamNotFound, Unavailable
 from durable_chat.streams.protocol.headers import is_json, is_text
@@ -142,6 +143,15 @@ class Hub:
         self._room = room or Room()
         self._lock = threading.Lock()
         self._loops: dict[AbstractEventLoop, _Tails] = {}
+        departure.tell(self)
+
+    def let_go(self) -> None:
+        """Rouse every reader that waits: it is given nothing, and sees for itself whether to wait on."""
+        with self._lock:
+            loops = dict(self._loops)
+        for loop, tails in loops.items():
+            with suppress(RuntimeError):  # it has ended, and its readers with it
+                loop.call_soon_threadsafe(_rouse, tails)
 
     async def read(self, path: str, offset: str) -> Frame:
         """What is there now. Raises any ``StreamError``."""
@@ -171,12 +181,14 @@ class Reader:
         self._tail: _Tail | None = None
 
     async def __aenter__(self) -> Self:
+        departure.readers.add(self)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Leave the tail, and end it if nobody else reads there."""
+        departure.readers.discard(self)
         tail, self._tail = self._tail, None
         if tail is not None:
             await self._leave(tail)
@@ -294,6 +306,10 @@ class _Tail:
         self.end = frame.end
         self._wake()
 
+    def rouse(self) -> None:
+        for woken in self._waiting:
+            _settle(woken, False)
+
     def _wake(self) -> None:
         for woken in self._waiting:
             _settle(woken, True)
@@ -308,6 +324,11 @@ class _Tail:
 
 
 _Tails: TypeAlias = dict[tuple[str, str], _Tail]
+
+
+def _rouse(tails: _Tails) -> None:
+    for tail in tails.values():
+        tail.rouse()
 
 
 def _settle(woken: "asyncio.Future[bool]", outcome: bool) -> None:

@@ -30,7 +30,7 @@ from durable_chat.exceptions import (
 )
 from durable_chat.models import Conversation, Visitor
 from durable_chat.permissions import Action, visitor_of
-from durable_chat.runs import launch, loop, sweep
+from durable_chat.runs import launch, loop, shutdown, sweep
 from durable_chat.runs.rows import unattended
 
 log = logging.getLogger(__name__)
@@ -95,6 +95,7 @@ async def authorise(visitor: Visitor, conversation_id: str, action: Action) -> C
     if not ID.fullmatch(conversation_id):
         raise NotFound(UNKNOWN)
     sweep.start()
+    shutdown.watch()
     try:
         conversation, answer = await in_database(_asked, visitor, conversation_id, action)
         if isawaitable(answer):

@@ -7,7 +7,7 @@ from typing import TypeAlias
 import pytest
 
 from tests.faults.people import Person
-from tests.live import LiveServer
+from tests.live import LiveServer, ServerName
 
 Serve: TypeAlias = Callable[..., LiveServer]
 
@@ -20,8 +20,8 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     """
     servers: list[LiveServer] = []
 
-    def started(*, lease_seconds: int = 1) -> LiveServer:
-        server = LiveServer(tmp_path, env={"LEASE_SECONDS": str(lease_seconds)})
+    def started(*, lease_seconds: int = 1, kind: ServerName = "uvicorn", **env: str) -> LiveServer:
+        server = LiveServer(tmp_path, server=kind, env={"LEASE_SECONDS": str(lease_seconds), **env})
         if not servers:
             server.migrate()
         servers.append(server)

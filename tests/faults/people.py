@@ -159,13 +159,13 @@ class DurableReader(Reader):
         super().__init__(person, conversation)
         self.offset = "-1"
         self.caught_up = False
-        self._cursor: str | None = None
+        self.cursor: str | None = None
         self._named = {"id": conversation} | ({"run": run} if run else {})
 
     async def connect(self) -> None:
         query = self._named | {"offset": self.offset}
         if self.caught_up:
-            query |= {"live": "sse"} | ({"cursor": self._cursor} if self._cursor else {})
+            query |= {"live": "sse"} | ({"cursor": self.cursor} if self.cursor else {})
         async with self.person.http.stream("GET", "/api/chat-stream", params=query) as response:
             if response.status_code == 503:
                 raise Away
@@ -187,7 +187,7 @@ class DurableReader(Reader):
                     continue
                 control = json.loads(event.data)
                 self.items += held
-                self.offset, self._cursor = control["streamNextOffset"], control.get("streamCursor")
+                self.offset, self.cursor = control["streamNextOffset"], control.get("streamCursor")
                 self.closed = control.get("streamClosed", False)
                 held = []
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from django.core.signals import setting_changed
 from django.dispatch import receiver
 
+from durable_chat.streams.departure import departure
 from durable_chat.streams.embedded import conf
 from durable_chat.streams.embedded.asgi import Application, Receive, Scope, Send, StreamsApplication
 from durable_chat.streams.embedded.conf import StreamsConf
@@ -54,6 +55,7 @@ async def handle(request: Request) -> Response:
 async def application(scope: Scope, receive: Receive, send: Send, *, root: str = "/v1/stream/") -> None:
     """The server behind its tokens, as an ASGI application; ``root`` is the path that streams lie below."""
     embedded = _embedded()
+    departure.watch()
     door = StreamsApplication(
         embedded.server.handle, root=root, access=embedded.conf.access, max_body=embedded.conf.max_body
     )

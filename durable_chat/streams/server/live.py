@@ -5,8 +5,8 @@ import time
 from asyncio import get_running_loop
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import Final
 
+from durable_chat.streams.departure import SHORTEST_SECONDS, departure
 from durable_chat.streams.hub import Frame, Hub
 from durable_chat.streams.protocol import cursors
 from durable_chat.streams.protocol.errors import StreamError
@@ -15,9 +15,6 @@ from durable_chat.streams.protocol.headers import STREAM_SSE_DATA_ENCODING, is_t
 from durable_chat.streams.protocol.sse import KEEP_ALIVE
 from durable_chat.streams.server.options import KEEP_ALIVE_SECONDS, Options
 from durable_chat.streams.server.pages import describe, etag
-
-# A client that loses connections within a second of opening them gives the stream up for good.
-_SHORTEST_SECONDS: Final = 1.1
 
 
 async def long_poll(hub: Hub, request: Request, *, offset: str, options: Options) -> Response:
@@ -66,11 +63,11 @@ class _Window:
 
     async def events(self) -> AsyncGenerator[bytes, None]:
         clock = get_running_loop().time
-        end = clock() + self.seconds
+        begin = clock()
         frame, cursor = self.first, max(self.cursor, self.first.cursor)
         yield _pair(frame, cursor)
         async with self.hub.reader(self.path) as reader:
-            while not frame.closed and clock() < end:
+            while not frame.closed and clock() < (end := self._end(begin)):
                 try:
                     following = await reader.after(frame, until=min(end, clock() + KEEP_ALIVE_SECONDS))
                 except StreamError:
@@ -78,10 +75,13 @@ class _Window:
                 if following is not None:
                     frame, cursor = following, max(cursor, following.cursor)
                     yield _pair(frame, cursor)
-                elif clock() < end:
+                elif clock() < self._end(begin):
                     yield KEEP_ALIVE
         if not frame.closed:
             yield frame.control(int(_issue(str(cursor))))
+
+    def _end(self, begin: float) -> float:
+        return begin + (SHORTEST_SECONDS if departure.closing else self.seconds)
 
 
 def _pair(frame: Frame, cursor: int) -> bytes:
@@ -91,4 +91,4 @@ def _pair(frame: Frame, cursor: int) -> bytes:
 
 def _lifetime(options: Options) -> float:
     jitter = random.uniform(0.9, 1.1)  # noqa: S311 - readers that came together shall not all return together
-    return max(_SHORTEST_SECONDS, options.sse_seconds * jitter)
+    return max(SHORTEST_SECONDS, options.sse_seconds * jitter)

@@ -1,0 +1,34 @@
+"""What becomes of a process's runs when it is told to end."""
+
+import asyncio
+from typing import Final
+
+from durable_chat import conf
+from durable_chat.runs import ends, launch, loop
+from durable_chat.streams.departure import departure
+
+STOP_SECONDS: Final = 8.0  # for a provider to close, and for the last words to be written
+
+
+def watch() -> None:
+    """Be ready for SIGTERM, where the caller's thread can be: the main one, under an ASGI server."""
+    departure.watch()
+
+
+def _wind_up() -> None:
+    """Let them end for DRAIN_SECONDS, then end them and say why.
+
+    Raises TimeoutError; the leases cover the rest.
+    """
+    seconds = conf.get().drain_seconds
+    loop.block(_drain, seconds, timeout=seconds + STOP_SECONDS)
+
+
+async def _drain(seconds: float) -> None:
+    drained = asyncio.create_task(launch.drain())
+    await asyncio.wait({drained}, timeout=seconds)
+    launch.stop_all(ends.SHUTDOWN)
+    await drained
+
+
+departure.first(_wind_up)
