@@ -1,12 +1,13 @@
 """What `manage.py check` says about a host's configuration."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.apps import AppConfig, apps
 from django.core.checks import CheckMessage, Error, Tags, register
 from django.core.exceptions import ImproperlyConfigured
 from django.urls import NoReverseMatch, reverse
+from django.views.debug import get_default_exception_reporter_filter
 
 from durable_chat import backends, conf
 from durable_chat.streams.embedded import conf as embedded
@@ -42,6 +43,23 @@ def check_sessions(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
         Error(f"durable_chat needs {app!r} in INSTALLED_APPS, with its middleware.", id="durable_chat.E004")
         for app in missing
     ]
+
+
+@register(Tags.security)
+def check_reports(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """Django's error pages and mails show a request's headers, and would show users' keys among them."""
+    hidden = get_default_exception_reporter_filter().cleanse_setting("HTTP_X_BYOK_MODEL", "key") != "key"
+    if hidden or _setting("USER_KEYS", "forbidden") == "forbidden":
+        return []
+    problem = "Error pages and mails would show the users' keys (x-byok-…)."
+    hint = 'Set DEFAULT_EXCEPTION_REPORTER_FILTER = "durable_chat.reporting.KeysHidden", or to a class of it.'
+    return [Error(problem, hint=hint, id="durable_chat.E005")]
+
+
+def _setting(name: str, default: Any) -> Any:
+    """A setting as the host wrote it, which may be wrong in other places."""
+    given = conf.raw()
+    return given.get(name, default) if isinstance(given, Mapping) else default
 
 
 def _streams() -> None:

@@ -63,6 +63,7 @@ class Settings:
     permission: str = "durable_chat.permissions.may"
     reauthorise_seconds: float = field(default=30.0, metadata={"least": 0.1, "most": 3600})
     allowed_origins: tuple[str, ...] = ()
+    user_keys: str = field(default="forbidden", metadata={"choices": ("forbidden", "optional", "required")})
     create_on_send: bool = False
     when_busy: str = field(default="reject", metadata={"choices": ("reject", "queue", "interrupt")})
     lease_seconds: float = field(default=15.0, metadata={"least": 1, "most": 3600})
@@ -117,6 +118,11 @@ def problems(value: Any) -> Iterator[str]:
     url = streams.get("ELECTRIC_URL", "https://")
     if isinstance(url, str) and not url.startswith(("https://", "http://")):
         yield f'{NAME}["STREAMS"]["ELECTRIC_URL"] must begin with https:// or http://.'
+    # What waits for its turn or for a worker waits as a row, and a user's key is never in one.
+    if value.get("USER_KEYS", "forbidden") != "forbidden":
+        for key, wanted in (("WHEN_BUSY", "reject"), ("LAUNCHER", "process")):
+            if value.get(key, wanted) != wanted:
+                yield f'{NAME}["USER_KEYS"] other than "forbidden" needs {NAME}["{key}"] to be "{wanted}".'
     origins = value.get("ALLOWED_ORIGINS", ())
     if _fits(origins, ()) and not all(origin.startswith(("https://", "http://")) for origin in origins):
         yield f'{NAME}["ALLOWED_ORIGINS"] lists origins, such as "https://app.example.com".'

@@ -28,6 +28,12 @@ class SignInRequired(ChatError):
     status = 401
 
 
+class KeyRequired(ChatError):
+    """This site answers with the users' own model keys, and this request brought none."""
+
+    status = 401
+
+
 class Forbidden(ChatError):
     """A failed CSRF check. Never used for a stranger's conversation, which is NotFound."""
 

@@ -73,6 +73,8 @@ STATIC_ROOT = BASE_DIR / "staticfiles"
 STATICFILES_DIRS = [BASE_DIR / "project" / "static"]
 LOGIN_URL = "admin:login"
 
+DEFAULT_EXCEPTION_REPORTER_FILTER = "durable_chat.reporting.KeysHidden"  # needed by USER_KEYS
+
 DURABLE_CHAT = {
     # Auth layer 1: this server to the streams service. Empty: the embedded server, in this process.
     "STREAMS": {
@@ -88,6 +90,7 @@ DURABLE_CHAT = {
     "PERMISSION": env("PERMISSION", default="durable_chat.permissions.may"),
     "REAUTHORISE_SECONDS": env.float("REAUTHORISE_SECONDS", default=30.0),
     "ALLOWED_ORIGINS": env.list("ALLOWED_ORIGINS", default=[]),
+    "USER_KEYS": env("USER_KEYS", default="forbidden"),
     "CREATE_ON_SEND": env.bool("CREATE_ON_SEND", default=False),
     "WHEN_BUSY": env("WHEN_BUSY", default="reject"),
     "LEASE_SECONDS": env.float("LEASE_SECONDS", default=15.0),

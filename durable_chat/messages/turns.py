@@ -75,11 +75,16 @@ class Prompt:
     messages: tuple[Message, ...]
     options: Mapping[str, Any]
     key: ModelKey = ModelKey()
+    own_keys: Mapping[str, ModelKey] = field(default_factory=dict)
 
     @property
     def api_key(self) -> str:
-        """Auth layer 2, for the call of the model and nothing else."""
+        """Auth layer 2, for the call of the model and nothing else: the user's own key, else the site's."""
         return self.key.reveal()
+
+    def quotes_key(self, text: str) -> bool:
+        """Whether a text that others would see quotes a key of this run."""
+        return any(key and key.reveal() in text for key in (self.key, *self.own_keys.values()))
 
 
 def echo(message: Message) -> list[Chunk]:

@@ -69,7 +69,7 @@ async def failed(error: BaseException, prompt: Prompt) -> End:
 
 
 async def _told(error: Exception, prompt: Prompt) -> str:
-    """What ON_ERROR makes of an error. One that fails, or takes too long, leaves the generic text."""
+    """What ON_ERROR makes of an error. What fails, is late or quotes a key leaves the generic one."""
     tell = backends.get_on_error()
     asked = tell(error, prompt) if iscoroutinefunction(tell) else in_thread(tell, error, prompt)
     try:
@@ -77,7 +77,9 @@ async def _told(error: Exception, prompt: Prompt) -> str:
     except Exception as failure:  # noqa: BLE001 - the host's own function
         log.error("ON_ERROR failed for run %s: %s", prompt.run_id, described(failure))  # noqa: TRY400
         return FAILED
-    return text[:LONGEST_TEXT] if isinstance(text, str) and text.strip() else FAILED
+    if not isinstance(text, str) or not text.strip() or prompt.quotes_key(text):
+        return FAILED
+    return text[:LONGEST_TEXT]
 
 
 def described(error: BaseException) -> str:

@@ -4,15 +4,18 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 from django.db import DatabaseError
 
 from durable_chat import backends, conf
 from durable_chat.connections import in_database
 from durable_chat.exceptions import Busy, Unavailable
+from durable_chat.keys import ModelKey, key_of
 from durable_chat.messages import Prompt, Turn
 from durable_chat.models import Run
 from durable_chat.runs import journal, progress
@@ -32,6 +35,8 @@ BEAT_SECONDS = 1.0
 ENDING_SECONDS = 2.0  # how long a send waits for a run that has said its last word
 ACCEPT_SECONDS = 5.0  # how long a send waits for the streams service
 POLL_SECONDS = 0.05  # how often it looks, when that run lives in another process
+
+NO_KEYS: Final[Mapping[str, ModelKey]] = MappingProxyType({})  # what a run has that nobody sent a key for
 
 # What this process runs. Truth is in the database and the stream; this is only how to reach the tasks.
 _live: dict[str, tuple[Execution, asyncio.Task[None]]] = {}
@@ -58,11 +63,11 @@ class Tended:
     begun: str | None
 
 
-async def send(conversation_id: str, turn: Turn) -> str:
+async def send(conversation_id: str, turn: Turn, *, own_keys: Mapping[str, ModelKey] = NO_KEYS) -> str:
     """Begin the run that answers a turn, or find the one that does or will; its id. On the background loop.
 
-    Returns when the echo and RUN_STARTED are durable, or the message's place in the line. Raises NotFound,
-    Conflict, Busy, Unavailable.
+    Returns when the echo and RUN_STARTED are durable, or the message's place in the line. The user's own keys
+    go to the run that this begins, and nowhere else. Raises NotFound, Conflict, Busy, Unavailable.
     """
     task = asyncio.current_task()
     assert task is not None
@@ -72,7 +77,7 @@ async def send(conversation_id: str, turn: Turn) -> str:
         await _wait(conversation_id, found)
     if not isinstance(found, Claim):
         return found.run_id
-    execution = _begin(found)
+    execution = _begin(found, own_keys)
     # Who gives up waiting may ask again under the same id, and finds this run still trying.
     done, _ = await asyncio.wait({execution.accepted}, timeout=ACCEPT_SECONDS)
     if not done or isinstance(execution.accepted.exception(), StreamError):
@@ -209,7 +214,7 @@ def _check_backends() -> None:
     backends.get_provider()
 
 
-def _begin(claim: Claim) -> Execution:
+def _begin(claim: Claim, own_keys: Mapping[str, ModelKey] = NO_KEYS) -> Execution:
     global _heart
     journal.note(claim, "claimed")
     prompt = Prompt(
@@ -217,7 +222,8 @@ def _begin(claim: Claim) -> Execution:
         run_id=claim.run_id,
         messages=tuple(message for message in claim.messages if message.parts),
         options=claim.options,
-        key=conf.get().provider.api_key,
+        key=key_of(own_keys, conf.get().provider.api_key),
+        own_keys=own_keys,
     )
     streams, provider = backends.get_streams(), backends.get_provider()
     execution = Execution(claim, prompt, streams=streams, provider=provider)

@@ -1,6 +1,6 @@
 """`POST api/chat`: what is new goes into the stream, a run begins, the answer comes by the stream."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import ClassVar, Literal
 from urllib.parse import urlencode
 
@@ -11,6 +11,8 @@ from django.urls import reverse
 
 from durable_chat import conf, dialects
 from durable_chat.connections import in_database
+from durable_chat.exceptions import KeyRequired
+from durable_chat.keys import ModelKey, own_keys
 from durable_chat.models import Conversation
 from durable_chat.permissions import visitor_of
 from durable_chat.runs import launch, loop
@@ -43,11 +45,12 @@ class SendView(ConversationView):
         body = json_body(request)
         conversation_id = checked_id(request.GET.get("id") or body.get("id"))
         turn = dialects.detect(body).read(body)
+        keys = _own_keys(request)
         if conf.get().create_on_send:
             await self._create(conversation_id)
         visitor = await in_database(visitor_of, request)
         await authorise(visitor, conversation_id, "send")
-        run_id = await loop.call(launch.send, conversation_id, turn.signed(visitor.author))
+        run_id = await loop.call(launch.send, conversation_id, turn.signed(visitor.author), own_keys=keys)
         if turn.dialect == "ai-sdk":
             return self._pointer(stream_url(conversation_id, run_id), run_id)
         if self.mode == "await":
@@ -78,6 +81,15 @@ class SendView(ConversationView):
                 create_conversation(conversation_id, visitor_of(self.request, create=True))
 
         await sync_to_async(create)()
+
+
+def _own_keys(request: HttpRequest) -> Mapping[str, ModelKey]:
+    """What USER_KEYS lets through of the keys that the user sends along. Raises KeyRequired."""
+    policy = conf.get().user_keys
+    keys = {} if policy == "forbidden" else own_keys(request.headers)
+    if policy == "required" and not keys:
+        raise KeyRequired("Send your own model key along, as the header x-api-key or x-byok-<provider>.")
+    return keys
 
 
 async def _final_offset(url: str, run_id: str) -> AsyncIterator[bytes]:
