@@ -30,7 +30,8 @@ async def _catch_up(hub: Hub, request: Request, *, offset: str, options: Options
     if offset == NOW:
         return Response(200, {**headers, "cache-control": "no-store"}, frame.body)
     headers |= {"cache-control": options.cache_control, "etag": etag(frame)}
-    if _matches(request.headers.get("if-none-match", ""), headers["etag"]):
+    known = request.headers.get("if-none-match")
+    if known is not None and _matches(known, headers["etag"]):
         return Response(304, headers)
     return Response(200, headers, frame.body)
 

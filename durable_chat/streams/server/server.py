@@ -85,7 +85,7 @@ def refusal(error: StreamError) -> Response:
 
 
 def _for_browsers(response: Response) -> Response:
-    return replace(response, headers={**BROWSER, **response.headers})
+    return Response(response.status, {**BROWSER, **response.headers}, response.body)
 
 
 def _check_path(path: str) -> None:

@@ -138,13 +138,16 @@ class Glance:
     """A connection for the loop itself: it looks up the state of one stream, sooner than a thread wakes.
 
     Reading in the write-ahead log waits for nobody's lock. Only for streams that have just been used, whose
-    rows are in memory: a loop must not wait for the disk.
+    rows are in memory: a loop must not wait for the disk. What was found is found again for as long as SQLite
+    says (``data_version``) that nobody, here or in another process, has committed anything.
     """
 
     def __init__(self, file: File) -> None:
         self._file = replace(file, busy_seconds=0)
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
+        self._version = 0
+        self._found: dict[str, Stream | None] = {}  # as long as nobody commits anything
 
     def open(self) -> None:
         """Be ready, if possible. For a thread, which may wait for the disk."""
@@ -158,10 +161,21 @@ class Glance:
                 with suppress(sqlite3.Error):
                     self._connection.close()
             self._connection = None
+            self._found.clear()  # each connection counts versions for itself
 
     def find(self, path: str) -> Stream | None:
         """What is kept at a path by now; ``None``: nothing, or it cannot be told so."""
         with self._lock, suppress(sqlite3.Error):
-            row = None if self._connection is None else tables.find(self._connection, path)
-            return None if row is None else row.stream
+            if self._connection is not None:
+                return self._look(self._connection, path)
         return None
+
+    def _look(self, connection: sqlite3.Connection, path: str) -> Stream | None:
+        (version,) = connection.execute("PRAGMA data_version").fetchone()
+        if version != self._version:
+            self._found.clear()
+            self._version = version
+        if path not in self._found:
+            row = tables.find(connection, path)  # or a newer one, which the next version will tell
+            self._found[path] = None if row is None else row.stream
+        return self._found[path]
