@@ -40,19 +40,19 @@ def opening(messages: Sequence[Message], *, echoed: bool, replaces: bool) -> tup
 
 
 def closing(
-    fold: Fold, reason: str, *, name: str | None = None, known: Sequence[Message] = ()
+    fold: Fold, reason: str, *, name: str | None = None, ended: str = "", known: Sequence[Message] = ()
 ) -> list[Chunk]:
     """What ends an answer before its terminal chunk, applied to `fold`: every open part is closed.
 
     Tool calls without a result get one that gives the `reason`. With a `name` (of the answer that fails) the
     answer begins once more: a reader that has not seen it begin would show the error as a message of its own,
-    under an id that nobody else knows.
+    under an id that nobody else knows. Its message then says how it `ended`, in `metadata.durable_chat`.
     """
     chunks = fold.closers(reason)
     if name is not None:
         answered = [message.id for message in fold.messages[len(known) :] if message.role == "assistant"]
         name = answered[-1] if answered else name
-        chunks += [text_start(name), text_end(name)]
+        chunks += [text_start(name), text_end(name) | {"metadata": {"durable_chat": {"ended": ended}}}]
     for chunk in chunks:
         fold.apply(chunk)
     return chunks
@@ -125,9 +125,9 @@ class Answer:
         """This chunk is on its way to the stream: it counts."""
         self._fold.apply(chunk)
 
-    def close(self, reason: str, *, failed: bool) -> list[Chunk]:
-        """What must be stored before the terminal chunk; it counts."""
-        return closing(self._fold, reason, name=self._message_id if failed else None)
+    def close(self, reason: str, *, ended: str = "") -> list[Chunk]:
+        """What must be stored before the terminal chunk; it counts. `ended`: how, if not whole."""
+        return closing(self._fold, reason, name=self._message_id if ended else None, ended=ended)
 
     def _framed(self, chunk: Chunk) -> list[Chunk]:
         if chunk["type"] == "RUN_ERROR":

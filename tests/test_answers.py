@@ -43,7 +43,7 @@ def stored(run_id: str, done: list[Any], end: str) -> list[Chunk]:
             for chunk in answer.chunks(item):
                 answer.stored(chunk)
                 stream.append(chunk)
-    stream += answer.close("It ended.", failed=end == "failed")
+    stream += answer.close("It ended.", ended="failed" if end == "failed" else "")
     error = chunks.run_error("No.", thread_id="c", run_id=run_id, code="failed")
     return [*stream, answer.finished() if end == "finished" else error]
 

@@ -57,7 +57,7 @@ class Doomed:
     async def finished_writing(self) -> None:
         await self._say(self.answer.chunks("w2 "))
         await in_database(progress.end, self.claim)
-        await self.producer.append([*self.answer.close("", failed=False), self.answer.finished()])
+        await self.producer.append([*self.answer.close(""), self.answer.finished()])
 
     async def _say(self, chunks: list[Any]) -> None:
         for chunk in chunks:

@@ -114,7 +114,8 @@ class Execution:
         await in_database(progress.end, self.claim)
         journal.note(self.claim, "ending")
         terminal = self._terminal(end)
-        last = self._answer.close(end.text or ends.NO_RESULT, failed=end.state != Run.State.DONE)
+        ended = "" if end.state == Run.State.DONE else str(end.state)
+        last = self._answer.close(end.text or ends.NO_RESULT, ended=ended)
         offset = await producer.append([*last, terminal])
         await in_database(
             progress.release,

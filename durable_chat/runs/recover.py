@@ -10,6 +10,7 @@ from durable_chat.messages import Fold
 from durable_chat.models import Run
 from durable_chat.runs import ends, journal, progress
 from durable_chat.runs.claim import Claim, Fenced, take_over
+from durable_chat.runs.ends import End
 from durable_chat.runs.execute import PRODUCER_ID
 from durable_chat.streams.client import Producer, StreamClient
 from durable_chat.streams.protocol.errors import StaleEpoch, StreamError, StreamNotFound
@@ -66,8 +67,9 @@ async def _finish(claim: Claim, streams: StreamClient) -> Run.State:
         if terminal is None:
             # Readers who have been told that there will be an answer know it by this name.
             name = message_id(claim.run_id) if started else None
-            terminal = _terminal(claim)
-            closers = closing(fold, terminal["message"], name=name, known=claim.messages)
+            end = ends.STOPPED if claim.stopping else ends.INTERRUPTED
+            closers = closing(fold, end.text, name=name, ended=str(end.state), known=claim.messages)
+            terminal = _terminal(claim, end)
             offset = await producer.append([*closers, terminal])
     state = _state(terminal)
     told = {"notice": terminal.get("message", ""), "usage": terminal.get("usage")}
@@ -75,8 +77,7 @@ async def _finish(claim: Claim, streams: StreamClient) -> Run.State:
     return state
 
 
-def _terminal(claim: Claim) -> Chunk:
-    end = ends.STOPPED if claim.stopping else ends.INTERRUPTED
+def _terminal(claim: Claim, end: End) -> Chunk:
     return run_error(end.text, thread_id=claim.conversation_id, run_id=claim.run_id, code=end.code)
 
 

@@ -6,6 +6,7 @@ from contextlib import suppress
 
 import httpx
 
+from tests.faults.conftest import Serve
 from tests.faults.evidence import echoes, rows, said, settled, the_end, words
 from tests.faults.people import DurableReader, Person, Reader, SocketReader, asked, following, until
 from tests.live import LiveServer
@@ -40,8 +41,14 @@ async def test_every_reader_goes_on_where_it_was(server: LiveServer, person: Per
                     await reader.arrives(at=chunks)
 
 
-async def test_whichever_door_is_knocked_at_first(server: LiveServer, person: Person) -> None:
-    """Nobody was reading when the server died, nor when the leases ran out."""
+async def test_whichever_door_is_knocked_at_first(serve: Serve) -> None:
+    """Nobody was reading when the server died, nor when the leases ran out, and no process sweeps."""
+    server = serve(SWEEP_SECONDS="0")
+    async with Person(server.base) as person:
+        await _each_door_recovers(server, person)
+
+
+async def _each_door_recovers(server: LiveServer, person: Person) -> None:
     runs = {door: await asked(person, LONG) for door in DOORS}
     await until(lambda: _all_are_being_written(person, [conversation for conversation, _ in runs.values()]))
     server.kill()
@@ -182,3 +189,16 @@ async def test_a_short_lease_does_not_cost_a_run_that_is_well(server: LiveServer
 async def restart(server: LiveServer) -> None:
     """On the same files and port, while readers knock in vain."""
     await asyncio.to_thread(server.start)
+
+
+async def test_what_nobody_looks_at_is_ended_by_the_sweep(serve: Serve) -> None:
+    """Somebody visits the site, but none of the conversations that its dead process has left."""
+    server = serve()
+    async with Person(server.base) as person:
+        left = [await asked(person, LONG) for _ in range(3)]
+        server.kill()
+        await restart(server)
+        await person.hydrate(await person.begin())
+        for conversation, _ in left:
+            await until(lambda c=conversation: rows(server.directory, c)[0].state == "interrupted")
+            await settled(person, conversation, directory=server.directory)
