@@ -18,6 +18,7 @@ from durable_chat.providers.callable import CallableProvider
 from durable_chat.providers.scripted import ScriptedProvider
 from durable_chat.streams.client import StreamClient
 from durable_chat.streams.client.http import HTTPHandler
+from durable_chat.streams.client.relay import Relay, Upstream
 from durable_chat.streams.embedded.process import handle
 
 
@@ -31,7 +32,7 @@ def get_streams() -> StreamClient:
 
 @lru_cache(maxsize=1)
 def _remote(streams: conf.StreamsSettings) -> StreamClient:
-    return StreamClient(HTTPHandler(streams.base_url, http_client, token=streams.ds_secret))
+    return StreamClient(Relay(Upstream(HTTPHandler(streams.base_url, http_client, token=streams.ds_secret))))
 
 
 @lru_cache(maxsize=1)

@@ -5,16 +5,18 @@ import contextvars
 import threading
 import time
 from asyncio import AbstractEventLoop, get_running_loop
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from types import TracebackType
-from typing import Final, Protocol, Self, TypeAlias
+from typing import Any, Final, Protocol, Self, TypeAlias
+
+import orjson
 
 from durable_chat.streams.departure import departure
 from durable_chat.streams.protocol import cursors, json_mode, sse
-from durable_chat.streams.protocol.errors import StreamNotFound, Unavailable
+from durable_chat.streams.protocol.errors import BadRequest, StreamNotFound, Unavailable
 from durable_chat.streams.protocol.headers import is_json, is_text
 from durable_chat.streams.protocol.offsets import decode, encode
 from durable_chat.streams.stores.base import Page, StreamStore
@@ -46,6 +48,17 @@ class Frame:
         if self.start == self.end:
             return b""
         return (sse.data if is_text(self.content_type) else sse.binary)(self.body)
+
+    @cached_property
+    def messages(self) -> tuple[Any, ...]:
+        """A JSON stream's messages, parsed once for all. Raises ``Unavailable`` when they are garbled."""
+        try:
+            messages = orjson.loads(self.body)
+        except orjson.JSONDecodeError:
+            raise Unavailable("The stream service sent something that is not JSON.") from None
+        if not isinstance(messages, list):
+            raise Unavailable("The stream service sent something that is not a list of messages.")
+        return tuple(messages)
 
     @cached_property
     def cursor(self) -> int:
@@ -208,9 +221,12 @@ class Reader:
                 break  # behind what the tail remembers, or between two of its frames
             if not await tail.moved(until):
                 return None
-        following = await self._source.read(self._path, frame.end)
-        if following.tag != frame.tag:
+        with _offsets_given():
+            following = await self._source.read(self._path, frame.end)
+        if following.tag != frame.tag or following.end < frame.end:
             raise StreamNotFound
+        if tail is not None and following.end == frame.end < tail.end:
+            raise Unavailable  # it has told more already: asked again at once, it would be asked for ever
         return following
 
     def _join(self, frame: Frame) -> "_Tail":
@@ -291,9 +307,10 @@ class _Tail:
             self._set_alarm(min(patient))
 
     async def _follow(self, frames: AsyncGenerator[Frame, None]) -> None:
-        async with aclosing(frames):
-            async for frame in frames:
-                self._publish(frame)
+        with _offsets_given():
+            async with aclosing(frames):
+                async for frame in frames:
+                    self._publish(frame)
 
     def _publish(self, frame: Frame) -> None:
         if len(self._waiting) == self.readers:  # nobody needs what came before
@@ -329,6 +346,15 @@ _Tails: TypeAlias = dict[tuple[str, str], _Tail]
 def _rouse(tails: _Tails) -> None:
     for tail in tails.values():
         tail.rouse()
+
+
+@contextmanager
+def _offsets_given() -> Iterator[None]:
+    """Who refuses an offset that this stream has given is another one, which has taken the path."""
+    try:
+        yield
+    except BadRequest:
+        raise StreamNotFound from None
 
 
 def _settle(woken: "asyncio.Future[bool]", outcome: bool) -> None:

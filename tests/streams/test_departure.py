@@ -11,10 +11,10 @@ from collections.abc import Iterator
 import pytest
 
 from durable_chat.streams import departure as module
-from durable_chat.streams import hub
+from durable_chat.streams import hub, live
 from durable_chat.streams.departure import Departure
 from durable_chat.streams.protocol.exchange import Request, Response
-from durable_chat.streams.server import StreamServer, live
+from durable_chat.streams.server import StreamServer
 from durable_chat.streams.stores.memory import MemoryStore
 from tests.faults.people import until
 

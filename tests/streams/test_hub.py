@@ -3,23 +3,22 @@
 import asyncio
 from collections.abc import AsyncGenerator
 
-import orjson
 import pytest
 
-from durable_chat.streams.hub import Frame, Hub, Reader, Room, StoreSource
+from durable_chat.streams.client.relay import Upstream
+from durable_chat.streams.hub import Frame, Hub, Room, StoreSource
 from durable_chat.streams.protocol.errors import StreamNotFound, Unavailable
+from durable_chat.streams.protocol.exchange import Handler
 from durable_chat.streams.protocol.expiry import Expiry
 from durable_chat.streams.protocol.offsets import NOW, START, encode
+from durable_chat.streams.server import StreamServer
 from durable_chat.streams.stores.base import Append, NewStream, Page, StreamStore
 from durable_chat.streams.stores.memory import MemoryStore
-from tests.streams.store_contract import JSON, SOON, Clock, messages
+from tests.streams.hub_contract import Follower, HubContract, nothing_is_left, soon
+from tests.streams.store_contract import JSON, Clock, messages
 
 PAGE = 64
 SMALL = Room(frames=3, size=100)
-
-
-def soon() -> float:
-    return asyncio.get_running_loop().time() + SOON
 
 
 def now() -> float:
@@ -32,8 +31,28 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
-def nothing_is_left() -> bool:
-    return asyncio.all_tasks() == {asyncio.current_task()}
+class TestOverAStore(HubContract):
+    @pytest.fixture
+    def server(self) -> StreamServer:
+        return StreamServer(MemoryStore())
+
+    @pytest.fixture
+    def service(self, server: StreamServer) -> Handler:
+        return server.handle
+
+    @pytest.fixture
+    def hub(self, server: StreamServer) -> Hub:
+        return Hub(StoreSource(server.store, PAGE), room=SMALL)
+
+
+class TestOverAService(HubContract):
+    @pytest.fixture
+    def service(self) -> Handler:
+        return StreamServer(MemoryStore(), page_bytes=PAGE).handle
+
+    @pytest.fixture
+    def hub(self, service: Handler) -> Hub:
+        return Hub(Upstream(service), room=SMALL)
 
 
 class Counting(MemoryStore):
@@ -64,28 +83,6 @@ def hub(store: Counting) -> Hub:
 async def add(store: StreamStore, *numbers: int) -> None:
     for number in numbers:
         await store.append("a", messages(b"%d" % number, 1))
-
-
-class Follower:
-    """A reader and where it is; it checks that each frame begins where the last one ended."""
-
-    def __init__(self, reader: Reader, frame: Frame) -> None:
-        self.reader = reader
-        self.frame = frame
-        self.seen: list[int] = orjson.loads(frame.body)
-
-    async def step(self, until: float | None = None) -> Frame | None:
-        following = await self.reader.after(self.frame, until=soon() if until is None else until)
-        if following is not None:
-            assert following.start == self.frame.end
-            self.frame = following
-            self.seen += orjson.loads(following.body)
-        return following
-
-    async def to_the_end(self) -> list[int]:
-        while not self.frame.closed:
-            assert await self.step() is not None
-        return self.seen
 
 
 class TestSharing:
@@ -321,7 +318,7 @@ class TestTime:
                 await reader.after(frame, until=soon())
 
 
-class Upstream:
+class Elsewhere:
     """A service with offsets of its own, of which only the order means anything."""
 
     def __init__(self) -> None:
@@ -351,7 +348,7 @@ class Upstream:
 
 
 async def test_any_source_will_do() -> None:
-    upstream = Upstream()
+    upstream = Elsewhere()
     upstream.put(b"[0]")
     hub = Hub(upstream, room=SMALL)
     async with hub.reader("a") as reader:

@@ -14,13 +14,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from durable_chat.streams.hub import Frame, Hub, Room, StoreSource
+from durable_chat.streams.client.relay import Upstream
+from durable_chat.streams.hub import Frame, Hub, Room, Source, StoreSource
 from durable_chat.streams.protocol.offsets import NOW, START, encode
+from durable_chat.streams.server import StreamServer
 from durable_chat.streams.stores.base import Append, NewStream, StreamStore
 from durable_chat.streams.stores.memory import MemoryStore
 from durable_chat.streams.stores.sqlite import SQLiteStore
+from tests.streams.hub_contract import Follower, nothing_is_left, soon
 from tests.streams.store_contract import ALL, JSON, messages
-from tests.streams.test_hub import Follower, add, nothing_is_left, soon
+from tests.streams.test_hub import add
 
 ACTIONS = st.lists(
     st.tuples(
@@ -31,15 +34,24 @@ ACTIONS = st.lists(
 )
 
 
+def store_source(store: StreamStore, page_bytes: int) -> Source:
+    return StoreSource(store, page_bytes)
+
+
+def service_source(store: StreamStore, page_bytes: int) -> Source:
+    return Upstream(StreamServer(store, page_bytes=page_bytes).handle)
+
+
 @settings(max_examples=150, deadline=None)
+@pytest.mark.parametrize("source", [store_source, service_source])
 @given(actions=ACTIONS)
-def test_any_order_of_events(actions: list[tuple[str, int]]) -> None:
+def test_any_order_of_events(source: Callable[..., Source], actions: list[tuple[str, int]]) -> None:
     """Readers that join anywhere, stall, are cancelled and leave: each has seen all from where it joined."""
 
     async def play() -> None:
         store = MemoryStore()
         await store.create("a", NewStream(JSON))
-        hub = Hub(StoreSource(store, 12), room=Room(frames=2, size=40))
+        hub = Hub(source(store, 12), room=Room(frames=2, size=40))
         readers: list[tuple[int, Follower]] = []
         steps: dict[Follower, asyncio.Task[Frame | None]] = {}
         count = 0
@@ -133,11 +145,14 @@ class Crowd:
             await asyncio.sleep(0)
 
 
+@pytest.mark.parametrize("source", [store_source, service_source])
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
-def test_crowds_on_several_loops_see_one_stream(kind: str, tmp_path: Path) -> None:
+def test_crowds_on_several_loops_see_one_stream(
+    kind: str, source: Callable[..., Source], tmp_path: Path
+) -> None:
     store = MemoryStore() if kind == "memory" else SQLiteStore(tmp_path / "s", synchronous="NORMAL")
     asyncio.run(store.create("a", NewStream(JSON)))
-    hub = Hub(StoreSource(store, 200), room=Room(frames=4, size=400))
+    hub = Hub(source(store, 200), room=Room(frames=4, size=400))
     writing = [True] * 3
     lock = threading.Lock()
 
@@ -160,4 +175,4 @@ def test_crowds_on_several_loops_see_one_stream(kind: str, tmp_path: Path) -> No
         assert all(before.end == after.start for before, after in pairwise(frames))
         numbers = [number for frame in frames for number in orjson.loads(frame.body)]
         assert numbers == everything[len(everything) - len(numbers) :]
-        assert len(numbers) == len(everything) - int(frames[0].start)
+        assert len(numbers) == len(everything) - max(0, int(frames[0].start))

@@ -169,7 +169,11 @@ async def test_a_server_that_ends_live_reads_at_once_is_not_stormed(text):
         requests.append(request)
         if "live" in request.query:
             return Response(200, SSE, text)
-        return Response(200, {"stream-next-offset": "5", "stream-up-to-date": "true"}, b"[]")
+        return Response(
+            200,
+            {"content-type": "application/json", "stream-next-offset": "5", "stream-up-to-date": "true"},
+            b"[]",
+        )
 
     with pytest.raises(Unavailable):
         await collect(StreamClient(handler), give_up_after=0.5)
@@ -181,7 +185,7 @@ async def test_a_server_whose_pages_lead_nowhere_is_not_stormed():
 
     async def handler(request: Request) -> Response:
         requests.append(request)
-        return Response(200, {"stream-next-offset": "5"}, b"[]")
+        return Response(200, {"content-type": "application/json", "stream-next-offset": "5"}, b"[]")
 
     with pytest.raises(Unavailable):
         await collect(StreamClient(handler), give_up_after=0.5)
@@ -193,13 +197,21 @@ async def test_offset_and_cursor_go_into_the_next_connection(client, line):
         b'event: data\ndata: [1]\n\nevent: control\ndata: {"streamNextOffset":"7","streamCursor":"41"}\n\n'
     )
     last = b'event: control\ndata: {"streamNextOffset":"7","streamClosed":true}\n\n'
-    empty = Response(200, {"stream-next-offset": "5", "stream-up-to-date": "true"}, b"[]")
+    empty = Response(
+        200,
+        {"content-type": "application/json", "stream-next-offset": "5", "stream-up-to-date": "true"},
+        b"[]",
+    )
 
     async def page(handler: Handler, request: Request) -> Response:
         return empty
 
     async def no_page(handler: Handler, request: Request) -> Response:
-        return Response(200, {"stream-next-offset": "7", "stream-up-to-date": "true"}, b"[]")
+        return Response(
+            200,
+            {"content-type": "application/json", "stream-next-offset": "7", "stream-up-to-date": "true"},
+            b"[]",
+        )
 
     line.plan.extend([page, saying(first), no_page, saying(last)])
     batches = await collect(client)

@@ -1,22 +1,16 @@
 """The protocol's operations, one request each: no retries, no state."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
+from durable_chat.streams.client.answers import is_closed, opened, tail
+from durable_chat.streams.client.frames import page
 from durable_chat.streams.client.values import Appended, Batch, Head, Stamp
-from durable_chat.streams.protocol.errors import (
-    Conflict,
-    StreamError,
-    StreamExists,
-    StreamGone,
-    StreamNotFound,
-    Unavailable,
-    from_response,
-)
+from durable_chat.streams.protocol.errors import Conflict, StreamExists, StreamGone, StreamNotFound
 from durable_chat.streams.protocol.exchange import Handler, Request, Response
-from durable_chat.streams.protocol.offsets import NOW, START
+from durable_chat.streams.protocol.offsets import START
 
 _JSON = "application/json"
 _CLOSED = {"stream-closed": "true"}
@@ -44,7 +38,7 @@ class StreamClient:
             response = await self._ask(Request("PUT", path, headers=headers, body=body))
         except Conflict as error:
             raise StreamExists(headers=error.headers) from None
-        return _tail(response)
+        return tail(response)
 
     async def append(
         self, path: str, items: Sequence[Any], *, producer: Stamp | None = None, close: bool = False
@@ -62,11 +56,11 @@ class StreamClient:
         response = await self._ask(Request("POST", path, headers=headers, body=body))
         if producer and items and response.status == 204:
             return Appended(response.headers.get("stream-next-offset"), duplicate=True)
-        return Appended(_tail(response), duplicate=False)
+        return Appended(tail(response), duplicate=False)
 
     async def close(self, path: str) -> str:
         """Close the stream, or find it closed (section 5.3); its last offset."""
-        return _tail(await self._ask(Request("POST", path, headers=_CLOSED)))
+        return tail(await self._ask(Request("POST", path, headers=_CLOSED)))
 
     async def delete(self, path: str) -> None:
         """Delete the stream (section 5.4); one that is not there is deleted."""
@@ -78,67 +72,17 @@ class StreamClient:
     async def head(self, path: str) -> Head:
         """The stream's tail and state (section 5.5)."""
         response = await self._ask(Request("HEAD", path))
-        return Head(_tail(response), is_closed(response), response.headers.get("content-type", ""))
+        return Head(tail(response), is_closed(response), response.headers.get("content-type", ""))
 
     async def read(self, path: str, *, offset: str = START) -> Batch:
         """One page of a JSON stream from ``offset`` on (section 5.6)."""
-        request = Request("GET", path, {"offset": offset}, {"accept": _JSON})
-        async with await self.open(request) as response:
-            items = parse_messages(await response.read())
-        tail = _tail(response)
-        closed = is_closed(response)
-        return Batch(
-            items,
-            before=tail if offset == NOW else offset,
-            offset=tail,
-            up_to_date=closed or _flag(response.headers, "stream-up-to-date"),
-            closed=closed,
-        )
+        return Batch.of(await page(self.handler, path, offset), after=offset)
 
     async def open(self, request: Request) -> Response:
         """The answer to ``request``, for the caller to close; raises what one other than 2xx stands for."""
-        response = await self.handler(request)
-        if 200 <= response.status < 300:
-            return response
-        await response.aclose()
-        raise _error(response)
+        return await opened(self.handler, request)
 
     async def _ask(self, request: Request) -> Response:
         response = await self.open(request)
         await response.aclose()
         return response
-
-
-def parse_messages(body: bytes) -> tuple[Any, ...]:
-    """The messages of a page or a ``data`` event. Raises Unavailable: what garbled it may not do so again."""
-    try:
-        messages = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        raise Unavailable("The stream service sent something that is not JSON.") from None
-    if not isinstance(messages, list):
-        raise Unavailable("The stream service sent something that is not a list of messages.")
-    return tuple(messages)
-
-
-def is_closed(response: Response) -> bool:
-    return _flag(response.headers, "stream-closed")
-
-
-def _flag(headers: Mapping[str, str], name: str) -> bool:
-    return headers.get(name, "").lower() == "true"
-
-
-def _tail(response: Response) -> str:
-    """Its absence means that somebody else answered, a proxy's login page for one: nothing was taken."""
-    offset = response.headers.get("stream-next-offset")
-    if not offset:
-        raise Unavailable("The answer carries no Stream-Next-Offset; is this a Durable Streams service?")
-    return offset
-
-
-def _error(response: Response) -> StreamError:
-    if response.status < 400:
-        return StreamError(f"The stream service answered {response.status}; redirects are not followed.")
-    if response.status in {408, 425}:  # a proxy lost patience: nothing is wrong with the request itself
-        return Unavailable()
-    return from_response(response.status, response.headers)

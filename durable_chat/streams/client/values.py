@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
+
+from durable_chat.streams.hub import Frame
+from durable_chat.streams.protocol.offsets import NOW
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +21,12 @@ class Batch:
     offset: str
     up_to_date: bool
     closed: bool
+
+    @classmethod
+    def of(cls, frame: Frame, *, after: str) -> Self:
+        """A frame that was read after an offset. Raises ``Unavailable`` when it is no list of messages."""
+        before = frame.start if after == NOW else after
+        return cls(frame.messages, before, frame.end, frame.up_to_date, frame.closed)
 
 
 @dataclass(frozen=True, slots=True)

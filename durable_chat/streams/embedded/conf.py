@@ -12,8 +12,9 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
+from durable_chat.streams.live import LONG_POLL_SECONDS, SSE_SECONDS
 from durable_chat.streams.server.auth import Access
-from durable_chat.streams.server.options import LONG_POLL_SECONDS, MAX_BODY, SSE_SECONDS
+from durable_chat.streams.server.options import MAX_BODY
 from durable_chat.streams.stores.file import Synchronous
 from durable_chat.streams.stores.recent import RECENT_BYTES
 

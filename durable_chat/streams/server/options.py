@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import Final
 
-SSE_SECONDS: Final = 60.0
-LONG_POLL_SECONDS: Final = 20.0
-KEEP_ALIVE_SECONDS: Final = 15.0
+from durable_chat.streams.live import LONG_POLL_SECONDS, SSE_SECONDS
+
 PAGE_BYTES: Final = 1024 * 1024
 MAX_BODY: Final = 16 * 1024 * 1024
 PRIVATE: Final = "private, no-cache"

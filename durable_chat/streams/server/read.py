@@ -1,12 +1,12 @@
 """Reading from an offset: the catch-up answer, and the way to the live ones (sections 5.6 and 8)."""
 
+from durable_chat.streams import live
 from durable_chat.streams.hub import Hub
+from durable_chat.streams.pages import describe, etag
 from durable_chat.streams.protocol.errors import BadRequest
 from durable_chat.streams.protocol.exchange import Request, Response
 from durable_chat.streams.protocol.offsets import NOW, START
-from durable_chat.streams.server import live
 from durable_chat.streams.server.options import Options
-from durable_chat.streams.server.pages import describe, etag
 
 
 async def read(hub: Hub, request: Request, *, options: Options) -> Response:
@@ -18,9 +18,9 @@ async def read(hub: Hub, request: Request, *, options: Options) -> Response:
         raise BadRequest("A live read needs an offset.")
     match mode:
         case "long-poll":
-            return await live.long_poll(hub, request, offset=offset, options=options)
+            return await live.long_poll(hub, request, offset=offset, seconds=options.long_poll_seconds)
         case "sse":
-            return await live.sse(hub, request, offset=offset, options=options)
+            return await live.sse(hub, request, offset=offset, seconds=options.sse_seconds)
     raise BadRequest("live is long-poll or sse.")
 
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from durable_chat.streams.hub import Hub, StoreSource
+from durable_chat.streams.live import LONG_POLL_SECONDS, SSE_SECONDS
 from durable_chat.streams.protocol.errors import (
     BadRequest,
     MethodNotAllowed,
@@ -16,14 +17,7 @@ from durable_chat.streams.protocol.exchange import Request, Response
 from durable_chat.streams.protocol.headers import BROWSER, PREFLIGHT
 from durable_chat.streams.server.append import append
 from durable_chat.streams.server.lifecycle import create, delete, head
-from durable_chat.streams.server.options import (
-    LONG_POLL_SECONDS,
-    MAX_BODY,
-    PAGE_BYTES,
-    PRIVATE,
-    SSE_SECONDS,
-    Options,
-)
+from durable_chat.streams.server.options import MAX_BODY, PAGE_BYTES, PRIVATE, Options
 from durable_chat.streams.server.read import read
 from durable_chat.streams.stores.base import StreamStore
 

@@ -1,25 +1,30 @@
 """Live reads: one answer that waits, and one that goes on (sections 5.7 and 5.8)."""
 
+import asyncio
 import random
 import time
 from asyncio import get_running_loop
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from typing import Final
 
 from durable_chat.streams.departure import SHORTEST_SECONDS, departure
 from durable_chat.streams.hub import Frame, Hub
+from durable_chat.streams.pages import describe, etag
 from durable_chat.streams.protocol import cursors
 from durable_chat.streams.protocol.errors import StreamError
 from durable_chat.streams.protocol.exchange import Request, Response
 from durable_chat.streams.protocol.headers import STREAM_SSE_DATA_ENCODING, is_text
 from durable_chat.streams.protocol.sse import KEEP_ALIVE
-from durable_chat.streams.server.options import KEEP_ALIVE_SECONDS, Options
-from durable_chat.streams.server.pages import describe, etag
+
+SSE_SECONDS: Final = 60.0
+LONG_POLL_SECONDS: Final = 20.0
+KEEP_ALIVE_SECONDS: Final = 15.0
 
 
-async def long_poll(hub: Hub, request: Request, *, offset: str, options: Options) -> Response:
-    """200 as soon as something follows ``offset``; 204 when nothing does in time, or ever will."""
-    until = get_running_loop().time() + options.long_poll_seconds
+async def long_poll(hub: Hub, request: Request, *, offset: str, seconds: float) -> Response:
+    """200 as soon as something follows ``offset``; 204 when nothing does in ``seconds``, or ever will."""
+    until = get_running_loop().time() + seconds
     frame = await hub.read(request.path, offset)
     if frame.end == frame.start and not frame.closed:
         async with hub.reader(request.path) as reader:
@@ -31,10 +36,10 @@ async def long_poll(hub: Hub, request: Request, *, offset: str, options: Options
     return Response(200, {**headers, "etag": etag(frame)}, frame.body)
 
 
-async def sse(hub: Hub, request: Request, *, offset: str, options: Options) -> Response:
-    """Events until the stream is closed or gone, or about ``sse_seconds`` have passed."""
+async def sse(hub: Hub, request: Request, *, offset: str, seconds: float) -> Response:
+    """Events until the stream is closed or gone, or about so many ``seconds`` have passed."""
     frame = await hub.read(request.path, offset)
-    window = _Window(hub, request.path, frame, int(cursor(request)), _lifetime(options))
+    window = _Window(hub, request.path, frame, int(cursor(request)), _lifetime(seconds))
     headers = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
     if not is_text(frame.content_type):
         headers[STREAM_SSE_DATA_ENCODING] = "base64"
@@ -70,8 +75,9 @@ class _Window:
             while not frame.closed and clock() < (end := self._end(begin)):
                 try:
                     following = await reader.after(frame, until=min(end, clock() + KEEP_ALIVE_SECONDS))
-                except StreamError:
-                    return  # deleted, or the store fails: the reader asks again and is told
+                except StreamError:  # deleted, or the source fails: the reader asks again and is told
+                    await asyncio.sleep(begin + SHORTEST_SECONDS - clock())
+                    return
                 if following is not None:
                     frame, cursor = following, max(cursor, following.cursor)
                     yield _pair(frame, cursor)
@@ -89,6 +95,6 @@ def _pair(frame: Frame, cursor: int) -> bytes:
     return frame.pair if frame.cursor == cursor else frame.data + frame.control(cursor)
 
 
-def _lifetime(options: Options) -> float:
+def _lifetime(seconds: float) -> float:
     jitter = random.uniform(0.9, 1.1)  # noqa: S311 - readers that came together shall not all return together
-    return max(SHORTEST_SECONDS, options.sse_seconds * jitter)
+    return max(SHORTEST_SECONDS, seconds * jitter)
