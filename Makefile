@@ -14,9 +14,9 @@ run: $(VENV)/.run
 test: $(VENV)/.dev tests/clients/node_modules tests/conformance/node_modules benchmarks/node_modules chromium
 	$(BIN)/python -m pytest $(ARGS)
 
-# The server killed with -9 under 50 writers, SOAK_ROUNDS times; the test run does it ten times.
-soak: $(VENV)/.dev
-	SOAK_ROUNDS=$(or $(SOAK_ROUNDS),2000) $(BIN)/python -m pytest -s tests/streams/test_kill.py
+# Servers killed with -9, SOAK_ROUNDS times under 50 writers and as often under 50 answers; the test run does it ten times.
+soak: $(VENV)/.dev tests/clients/node_modules
+	SOAK_ROUNDS=$(or $(SOAK_ROUNDS),2000) $(BIN)/python -m pytest -s tests/streams/test_kill.py tests/faults/test_storm.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

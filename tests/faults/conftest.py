@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 import pytest
 
+from tests.clients.conftest import packages as packages
 from tests.faults.people import Person
 from tests.live import LiveServer, ServerName
 

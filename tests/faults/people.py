@@ -3,8 +3,8 @@
 import asyncio
 import json
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from http.cookiejar import CookieJar
 from inspect import isawaitable
 from typing import Any, Protocol, Self
@@ -47,6 +47,11 @@ class Person:
 
     async def __aexit__(self, *error: object) -> None:
         await self.http.aclose()
+
+    @property
+    def cookie(self) -> str:
+        """The header that a browser would send."""
+        return "; ".join(f"{name}={value}" for name, value in self.http.cookies.items())
 
     def at(self, base: str) -> "Person":
         """The same session at another server."""
@@ -114,7 +119,8 @@ class Away(Exception):
 class Reader(ABC):
     """Somebody who stays: reads from the beginning, and after every drop from where they were.
 
-    Whoever changes ``person`` sends the next connection to another server.
+    Whoever changes ``person`` sends the next connection to another server. After a drop it goes to the next
+    of ``elsewhere``, as behind a load balancer.
     """
 
     dropped = (httpx.TransportError, OSError, Away, websockets.ConnectionClosed, websockets.InvalidHandshake)
@@ -122,6 +128,7 @@ class Reader(ABC):
     def __init__(self, person: Person, conversation: str) -> None:
         self.person = person
         self.conversation = conversation
+        self.elsewhere: Iterator[Person] = iter(())
         self.items: list[Item] = []
         self.closed = False
 
@@ -140,8 +147,10 @@ class Reader(ABC):
 
     async def follow(self) -> None:
         while not self.closed:
-            with suppress(*self.dropped):
+            try:
                 await self.connect()
+            except self.dropped:
+                self.person = next(self.elsewhere, self.person)
             await asyncio.sleep(RETRY_SECONDS)
 
     @abstractmethod
@@ -200,11 +209,13 @@ class SocketReader(Reader):
         self._last = "-1"
 
     async def connect(self) -> None:
-        base, cookies = self.person.base, self.person.http.cookies
-        cookie = "; ".join(f"{name}={value}" for name, value in cookies.items())
+        base = self.person.base
         address = f"{base.replace('http', 'ws', 1)}/ws/chat/{self.conversation}?offset={self._last}"
         async with websockets.connect(
-            address, additional_headers={"Cookie": cookie}, origin=websockets.Origin(base), proxy=None
+            address,
+            additional_headers={"Cookie": self.person.cookie},
+            origin=websockets.Origin(base),
+            proxy=None,
         ) as socket:
             async for message in socket:
                 frame = json.loads(message)
