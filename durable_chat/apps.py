@@ -11,4 +11,4 @@ class DurableChatConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from durable_chat import checks, receivers  # noqa: F401  (they register themselves; models must be ready)
+        from durable_chat import checks, receivers, warnings  # noqa: F401  (they register themselves)

@@ -97,6 +97,11 @@ def raw() -> Any:
     return getattr(django_settings, NAME, {})
 
 
+def host(name: str) -> Any:
+    """Another setting of the host's, or None."""
+    return getattr(django_settings, name, None)
+
+
 def sessions() -> tuple[str, type[SessionBase]]:
     """The name of the session cookie, and the class of what it names."""
     engine = import_module(django_settings.SESSION_ENGINE)

@@ -1,0 +1,156 @@
+"""What `manage.py check` warns of: what works, and would leak, lose or hold back."""
+
+from collections import Counter
+from collections.abc import AsyncIterable, Iterator, Mapping, Sequence
+from inspect import isfunction
+from typing import Any, Final, get_origin, get_type_hints
+from urllib.parse import urlsplit
+
+from channels.security.websocket import OriginValidator
+from django.apps import AppConfig
+from django.core.checks import CheckMessage, Tags, Warning, register
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+from django.utils.module_loading import import_string
+
+from durable_chat import conf
+from durable_chat.consumers import ConversationConsumer
+from durable_chat.streams.embedded import conf as embedded
+
+LOOPBACK: Final = ("localhost", "127.", "::1")
+HOLDING: Final = ("django.middleware.gzip.GZipMiddleware", "django.middleware.http.ConditionalGetMiddleware")
+SECRETS: Final = (
+    (conf.NAME, "STREAMS", "DS_SECRET"),
+    (conf.NAME, "STREAMS", "DS_READ_SECRET"),
+    (conf.NAME, "PROVIDER", "API_KEY"),
+    ("DURABLE_STREAMS", "WRITE_TOKEN"),
+    ("DURABLE_STREAMS", "READ_TOKEN"),
+    ("SECRET_KEY",),
+)
+
+
+@register(Tags.security)
+def check_deployment(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """Every doubt about a configuration that can be read; `check_settings` names what cannot."""
+    if any(conf.problems(conf.raw())):
+        return []
+    doubts = (
+        _plain_http,
+        _open_websocket,
+        _forgetful_store,
+        _one_secret_twice,
+        _kept_connections,
+        _holding_middleware,
+        _development_key,
+        _odd_provider,
+    )
+    return [found for doubt in doubts for found in doubt()]
+
+
+def _warning(number: int, problem: str, hint: str) -> CheckMessage:
+    return Warning(problem, hint=hint, id=f"durable_chat.W{number:03}")
+
+
+def _plain_http() -> Iterator[CheckMessage]:
+    streams = conf.get().streams
+    url = urlsplit(streams.electric_url)
+    if streams.remote and url.scheme == "http" and not (url.hostname or "").startswith(LOOPBACK):
+        problem = f"DS_SECRET and every message go to {url.hostname} unencrypted."
+        yield _warning(1, problem, 'Let DURABLE_CHAT["STREAMS"]["ELECTRIC_URL"] begin with https://.')
+
+
+def _open_websocket() -> Iterator[CheckMessage]:
+    if _is_open(_asgi_application()):
+        problem = "Pages of any other site can read conversations through their visitors' WebSockets."
+        hint = (
+            "Use durable_chat.asgi.mount, or wrap the websocket application in AllowedHostsOriginValidator."
+        )
+        yield _warning(2, problem, hint)
+
+
+def _asgi_application() -> Any:
+    """None where it is not said, or cannot be imported here, which is its server's to complain of."""
+    try:
+        return import_string(conf.host("ASGI_APPLICATION") or "")
+    except (ImportError, ImproperlyConfigured):
+        return None
+
+
+def _is_open(application: Any) -> bool:
+    """Whether Channels' routing leads to the chat's WebSocket past no check of the origin."""
+    if application is None or isinstance(application, OriginValidator):
+        return False
+    if getattr(application, "consumer_class", None) is ConversationConsumer:
+        return True
+    by_type = getattr(application, "application_mapping", {})
+    routes = [route.callback for route in getattr(application, "routes", ())]
+    inner = getattr(application, "inner", None)
+    return any(map(_is_open, (by_type.get("websocket"), inner, *routes)))
+
+
+def _forgetful_store() -> Iterator[CheckMessage]:
+    if conf.host("DEBUG") or conf.get().streams.remote:
+        return
+    try:
+        streams = embedded.load()
+    except ImproperlyConfigured:
+        return  # an error of its own
+    if not streams.postgres and streams.sqlite_path is None:
+        problem = "The streams are kept in memory: every restart empties all conversations."
+        yield _warning(3, problem, 'Set DURABLE_STREAMS["STORE"] to "auto", or SQLITE_PATH to a file.')
+
+
+def _one_secret_twice() -> Iterator[CheckMessage]:
+    texts = {path: _said(path) for path in SECRETS}
+    shared = [text for text, count in Counter(texts.values()).items() if text and count > 1]
+    for text in shared:
+        names = [" ".join(path) for path in SECRETS if texts[path] == text]
+        problem = f"One secret is used for {' and '.join(names)}: who learns one has both."
+        yield _warning(4, problem, "Give each a secret of its own.")
+
+
+def _said(path: Sequence[str]) -> Any:
+    value = conf.host(path[0])
+    for key in path[1:]:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value if isinstance(value, str) else None
+
+
+def _kept_connections() -> Iterator[CheckMessage]:
+    for alias in connections:
+        if (
+            connections[alias].vendor == "postgresql"
+            and connections[alias].settings_dict["CONN_MAX_AGE"] != 0
+        ):
+            problem = (
+                f"Under ASGI, CONN_MAX_AGE of the database {alias!r} leaks a connection for each thread."
+            )
+            yield _warning(5, problem, 'Set it to 0; use a pool (OPTIONS: {"pool": True}) or PgBouncer.')
+
+
+def _holding_middleware() -> Iterator[CheckMessage]:
+    for name in set(HOLDING) & set(conf.host("MIDDLEWARE") or ()):
+        problem = f"{name} is around the stream views, where it has nothing to do."
+        hint = (
+            "They opt out by themselves; others of the kind hold live answers back. Let the proxy compress."
+        )
+        yield _warning(6, problem, hint)
+
+
+def _development_key() -> Iterator[CheckMessage]:
+    if not conf.host("DEBUG") and str(conf.host("SECRET_KEY")).startswith("django-insecure-"):
+        problem = "SECRET_KEY is a development key, which signs everybody's sessions, and DEBUG is off."
+        yield _warning(7, problem, "Set a SECRET_KEY of your own, from the environment.")
+
+
+def _odd_provider() -> Iterator[CheckMessage]:
+    backend = conf.get().provider.backend
+    try:
+        answer = import_string(backend)
+        returned = get_type_hints(answer).get("return") if isfunction(answer) else None
+    except (ImportError, NameError, TypeError):
+        return  # an error of its own, or nothing to be known
+    kind = get_origin(returned) or returned
+    if isinstance(kind, type) and not issubclass(kind, AsyncIterable):
+        problem = f"The provider {backend!r} says that it returns {kind.__name__}, which is no answer."
+        yield _warning(8, problem, "Make it an async generator function: `async def` with `yield`.")
