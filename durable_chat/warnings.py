@@ -62,9 +62,7 @@ def _plain_http() -> Iterator[CheckMessage]:
 def _open_websocket() -> Iterator[CheckMessage]:
     if _is_open(_asgi_application()):
         problem = "Pages of any other site can read conversations through their visitors' WebSockets."
-        hint = (
-            "Use durable_chat.asgi.mount, or wrap the websocket application in AllowedHostsOriginValidator."
-        )
+        hint = "Use durable_chat.asgi.mount, or wrap your routing in AllowedHostsOriginValidator."
         yield _warning(2, problem, hint)
 
 
@@ -117,23 +115,16 @@ def _said(path: Sequence[str]) -> Any:
 
 
 def _kept_connections() -> Iterator[CheckMessage]:
-    for alias in connections:
-        if (
-            connections[alias].vendor == "postgresql"
-            and connections[alias].settings_dict["CONN_MAX_AGE"] != 0
-        ):
-            problem = (
-                f"Under ASGI, CONN_MAX_AGE of the database {alias!r} leaks a connection for each thread."
-            )
+    for database in connections.all():
+        if database.vendor == "postgresql" and database.settings_dict["CONN_MAX_AGE"] != 0:
+            problem = f"Under ASGI, CONN_MAX_AGE of the database {database.alias!r} leaks connections."
             yield _warning(5, problem, 'Set it to 0; use a pool (OPTIONS: {"pool": True}) or PgBouncer.')
 
 
 def _holding_middleware() -> Iterator[CheckMessage]:
     for name in set(HOLDING) & set(conf.host("MIDDLEWARE") or ()):
         problem = f"{name} is around the stream views, where it has nothing to do."
-        hint = (
-            "They opt out by themselves; others of the kind hold live answers back. Let the proxy compress."
-        )
+        hint = "They opt out of it; others of its kind hold live answers back. Let the proxy compress."
         yield _warning(6, problem, hint)
 
 
