@@ -19,20 +19,25 @@ from durable_chat.providers.scripted import ScriptedProvider
 from durable_chat.streams.client import StreamClient
 from durable_chat.streams.client.http import HTTPHandler
 from durable_chat.streams.client.relay import Relay, Upstream
-from durable_chat.streams.embedded.process import handle
+from durable_chat.streams.embedded.process import handle, server
+from durable_chat.streams.hub import Hub
 
 
 def get_streams() -> StreamClient:
     """The streams service: the embedded server in this process, or a remote one behind HTTP."""
     streams = conf.get().streams
-    if not streams.remote:
-        return StreamClient(handle)
-    return _remote(streams)
+    return StreamClient(_remote(streams) if streams.remote else handle)
+
+
+def get_hub() -> Hub:
+    """The live reads of the same, for readers in this process that want frames rather than answers."""
+    streams = conf.get().streams
+    return _remote(streams).hub if streams.remote else server().hub
 
 
 @lru_cache(maxsize=1)
-def _remote(streams: conf.StreamsSettings) -> StreamClient:
-    return StreamClient(Relay(Upstream(HTTPHandler(streams.base_url, http_client, token=streams.ds_secret))))
+def _remote(streams: conf.StreamsSettings) -> Relay:
+    return Relay(Upstream(HTTPHandler(streams.base_url, http_client, token=streams.ds_secret)))
 
 
 @lru_cache(maxsize=1)

@@ -17,8 +17,8 @@ from durable_chat.connections import in_database
 from durable_chat.exceptions import ChatError
 from durable_chat.models import Conversation
 from durable_chat.runs import launch, loop
-from durable_chat.streams.client import subscribe
 from durable_chat.streams.departure import departure
+from durable_chat.streams.hub import Frame
 from durable_chat.streams.protocol.errors import BadRequest, StreamError
 from durable_chat.streams.protocol.offsets import NOW, START
 from durable_chat.views.base import authorise
@@ -129,16 +129,21 @@ async def frames(conversation: Conversation, resume: str) -> AsyncIterator[str]:
     not depend on how a later read cuts the same chunks into batches.
     """
     offset, skip = _parsed(resume)
-    streams = backends.get_streams()
-    async with aclosing(subscribe(streams, conversation.stream_path, offset=offset)) as batches:
+    async with aclosing(backends.get_hub().follow(conversation.stream_path, offset)) as batches:
         async for batch in batches:
-            for number, chunk in enumerate(batch.items):
-                if skip:
-                    skip -= 1
-                    continue
-                yield _frame(f"{batch.before}.{number}", chunk)
+            texts = batch.once(_texts)
+            for text in texts[skip:]:
+                yield text
+            skip = max(0, skip - len(texts))
             if skip and batch.up_to_date:
                 raise BadRequest(f"{resume!r} is not the id of a chunk: it lies behind the last one.")
+
+
+def _texts(batch: Frame) -> list[str]:
+    return [
+        orjson.dumps({"id": f"{batch.start}.{number}", "chunk": chunk}).decode()
+        for number, chunk in enumerate(batch.messages)
+    ]
 
 
 def _object(text: str | None) -> dict[str, Any]:
@@ -148,10 +153,6 @@ def _object(text: str | None) -> dict[str, Any]:
     except orjson.JSONDecodeError:
         return {}
     return frame if isinstance(frame, dict) else {}
-
-
-def _frame(id: str, chunk: Any) -> str:
-    return orjson.dumps({"id": id, "chunk": chunk}).decode()
 
 
 def _parsed(resume: str) -> tuple[str, int]:

@@ -16,6 +16,7 @@ from django.core.exceptions import PermissionDenied
 from django.test import AsyncClient, Client
 
 from durable_chat.asgi import mount
+from durable_chat.consumers import CLOSE_TRY_AGAIN
 from durable_chat.models import Conversation, Member, Visitor
 from durable_chat.permissions import may
 from durable_chat.routing import websocket_urlpatterns
@@ -191,7 +192,7 @@ async def test_a_websocket_is_closed_with_4404(
         await ends(ada, bob)
         while (message := await socket.output())["type"] == "websocket.send":
             continue
-        assert message["code"] in ((4404, 1013) if ends is conversation_gone else (4404,))
+        assert message["code"] in ((4404, CLOSE_TRY_AGAIN) if ends is conversation_gone else (4404,))
 
 
 async def test_who_may_go_on_goes_on(
@@ -220,7 +221,7 @@ async def test_a_permission_that_fails_closes(
         settings.DURABLE_CHAT = BRIEFLY | {"PERMISSION": "tests.test_watch.broken"}
         while (message := await socket.output())["type"] == "websocket.send":
             continue
-        assert message["code"] == 1013
+        assert message["code"] == CLOSE_TRY_AGAIN
 
 
 def broken(visitor: Visitor, conversation: Conversation, action: str) -> bool:

@@ -5,12 +5,12 @@ import contextvars
 import threading
 import time
 from asyncio import AbstractEventLoop, get_running_loop
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from types import TracebackType
-from typing import Any, Final, Protocol, Self, TypeAlias
+from typing import Any, Final, Protocol, Self, TypeAlias, TypeVar
 
 import orjson
 
@@ -21,8 +21,12 @@ from durable_chat.streams.protocol.headers import is_json, is_text
 from durable_chat.streams.protocol.offsets import decode, encode
 from durable_chat.streams.stores.base import Page, StreamStore
 
+T = TypeVar("T")
+
 # A stream that expires wakes nobody, so a tail that hears nothing looks for itself now and then.
 _SILENCE_SECONDS: Final = 15.0
+
+_LONG_SECONDS: Final = 3600.0
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,17 @@ class Frame:
         if not isinstance(messages, list):
             raise Unavailable("The stream service sent something that is not a list of messages.")
         return tuple(messages)
+
+    @cached_property
+    def _made(self) -> dict[Callable[["Frame"], Any], Any]:
+        return {}
+
+    def once(self, make: Callable[["Frame"], T]) -> T:
+        """What ``make`` makes of this frame: made for the first who asks, and kept for all others."""
+        if make not in self._made:
+            self._made[make] = make(self)
+        made: T = self._made[make]
+        return made
 
     @cached_property
     def cursor(self) -> int:
@@ -169,6 +184,21 @@ class Hub:
     async def read(self, path: str, offset: str) -> Frame:
         """What is there now. Raises any ``StreamError``."""
         return await self._source.read(path, offset)
+
+    async def follow(self, path: str, offset: str) -> AsyncGenerator[Frame, None]:
+        """What is there from ``offset`` on, be it nothing, and what follows, until the stream is closed.
+
+        Raises any ``StreamError``: whoever reads asks again, from the last frame's end. Close the generator
+        (``aclosing``) to leave.
+        """
+        frame = await self.read(path, offset)
+        yield frame
+        async with self.reader(path) as reader:
+            while not frame.closed:
+                following = await reader.after(frame, until=get_running_loop().time() + _LONG_SECONDS)
+                if following is not None:
+                    frame = following
+                    yield frame
 
     def reader(self, path: str) -> "Reader":
         """One reader of a stream, for use on the running loop, within ``async with``."""
