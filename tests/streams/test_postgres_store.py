@@ -22,10 +22,11 @@ from durable_chat.streams.protocol.errors import (
     StreamNotFound,
     Unavailable,
 )
+from durable_chat.streams.protocol.expiry import Expiry
 from durable_chat.streams.protocol.forks import Fork
 from durable_chat.streams.stores.base import Append, Batch, NewStream
 from tests.streams.postgres import Schema
-from tests.streams.store_contract import ALL, JSON, SOON, TEXT, begun, by, messages, read_all, text
+from tests.streams.store_contract import ALL, JSON, SOON, TEXT, Clock, begun, by, messages, read_all, text
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -330,9 +331,20 @@ class TestFailures:
         self, schema: Schema, caplog: pytest.LogCaptureFixture
     ) -> None:
         store = PostgresStore(lambda: {**schema.parameters(), "options": "-c search_path=nowhere"})
-        with pytest.raises(Unavailable):
+        with pytest.raises(Unavailable, match=r"manage\.py migrate"):
             await store.create("a", NewStream(TEXT))
-        assert "manage.py migrate" in caplog.text
+        assert "UndefinedTable" in caplog.text or "42P01" in caplog.text
+        await store.aclose()
+
+    async def test_a_sweep_that_fails_is_logged(
+        self, schema: Schema, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(postgres_threads, "_SWEEP_SECONDS", 0.01)
+        store = PostgresStore(lambda: {**schema.parameters(), "options": "-c search_path=nowhere"})
+        async with asyncio.timeout(SOON):
+            while "Expired streams were not erased" not in caplog.text:
+                with pytest.raises(Unavailable):
+                    await store.head("a")
         await store.aclose()
 
     @pytest.mark.parametrize("unwritable", ["nul\0", "surrogate\ud800"])
@@ -378,12 +390,10 @@ class TestFailures:
         assert await read_all(store, "a") == b"y"
 
     async def test_a_lock_that_is_not_given_spoils_no_other(self, schema: Schema) -> None:
-        given = schema.parameters()
-        impatient = {**given, "options": f"{given['options']} -c lock_timeout=100ms"}
-        store = PostgresStore(lambda: impatient, pooled=True)
+        store = PostgresStore(schema.parameters, busy_seconds=0.1)
         for path in ("held", "free"):
             await store.create(path, NewStream(TEXT))
-        with psycopg.connect(**given) as holder:
+        with psycopg.connect(**schema.parameters()) as holder:
             holder.execute("SELECT id FROM durable_streams_stream WHERE path = 'held' FOR UPDATE")
             paths = ["held", "free"] * 20
             answers = await asyncio.gather(
@@ -418,10 +428,30 @@ class TestConnections:
         careless = "-c synchronous_commit=off -c default_transaction_isolation=serializable"
         parameters = schema.parameters()
         database = Database(partial(dict, parameters, options=f"{parameters['options']} {careless}"))
-        with database.connect("test", autocommit=True) as connection:
+        with database.connect("test", autocommit=False) as connection:
+            database.begin(connection)
             assert connection.execute("SHOW synchronous_commit").fetchone() == ("on",)
-            with connection.transaction():
-                assert connection.execute("SHOW transaction_isolation").fetchone() == ("read committed",)
+            assert connection.execute("SHOW transaction_isolation").fetchone() == ("read committed",)
+
+    @pytest.mark.parametrize("autocommit", [True, False], ids=["reading", "writing"])
+    def test_behind_a_pooler_keep_nothing_in_the_session(self, schema: Schema, autocommit: bool) -> None:
+        parameters = dict(schema.parameters(), assume_role="pg_monitor")
+        parameters["options"] += " -c synchronous_commit=off"
+        database = Database(lambda: parameters, pooled=True)
+        told = "SELECT current_user, current_setting('synchronous_commit'), current_setting('lock_timeout')"
+        with database.connect("test", autocommit=autocommit) as connection:
+            before = connection.execute(told).fetchone()
+            connection.rollback()
+            if autocommit:
+                with database.reading(connection):
+                    within = connection.execute(told).fetchone()
+            else:
+                database.begin(connection)
+                within = connection.execute(told).fetchone()
+                connection.commit()
+            assert within == ("pg_monitor", "on", "5s")
+            assert connection.execute(told).fetchone() == before
+            assert before == ("postgres", "off", "0")
 
     async def test_what_was_asked_before_the_end_is_done(self, schema: Schema) -> None:
         store = PostgresStore(schema.parameters)
@@ -495,6 +525,51 @@ class TestDrain:
         await delete
         assert (await store.head("b")).forks == 0
 
+    async def test_an_append_that_finds_an_expired_fork_holds_nothing_while_it_waits_for_its_source(
+        self, schema: Schema
+    ) -> None:
+        clock = Clock()
+        store = PostgresStore(schema.parameters, clock=clock)
+        await store.create("a", NewStream(TEXT))
+        await store.create("b", NewStream(TEXT, fork=Fork("a")))
+        await store.create("c", NewStream(TEXT, Expiry(ttl=10), fork=Fork("b")))
+        await store.delete("b")
+        clock.now += 100
+        with psycopg.connect(**schema.parameters()) as holder:
+            holder.execute("SELECT id FROM durable_streams_stream WHERE path = 'a' FOR UPDATE")
+            append = asyncio.create_task(store.append("c", text(b"x")))
+            await blocked(schema)
+            holder.execute("SELECT id FROM durable_streams_stream FOR UPDATE NOWAIT")
+        with pytest.raises(StreamNotFound):
+            await append
+        assert (await store.head("a")).forks == 0
+        assert schema.execute("SELECT path FROM durable_streams_stream") == [("a",)]
+        await store.aclose()
+
+    async def test_a_fork_among_others_is_written_in_the_same_order_as_they(
+        self, store: PostgresStore, schema: Schema
+    ) -> None:
+        await store.create("source", NewStream(TEXT, batch=Batch(b"old", 3)))
+        with psycopg.connect(**schema.parameters()) as holder:
+            holder.execute("SELECT id FROM durable_streams_stream FOR UPDATE")
+            first = asyncio.create_task(store.append("source", text(b"er")))
+            await blocked(schema)  # so that the others are taken up together
+            asks = (
+                store.create("y", NewStream(TEXT)),
+                store.append("source", text(b" than")),
+                store.create("x", NewStream(TEXT, fork=Fork("source"))),
+                store.create("a", NewStream(TEXT)),
+            )
+            tasks = [asyncio.create_task(ask) for ask in asks]
+            await asyncio.sleep(0)
+        await asyncio.gather(first, *tasks)
+        assert await read_all(store, "x") == b"older than"
+        made = schema.execute("SELECT xmin::text, path FROM durable_streams_stream ORDER BY cmin::text::int")
+        drains: dict[str, list[str]] = {}
+        for drain, path in made:
+            drains.setdefault(drain, []).append(path)
+        assert all(paths == sorted(paths) for paths in drains.values())
+
     async def test_adds_no_more_than_a_statement_takes(
         self, store: PostgresStore, schema: Schema, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -517,6 +592,20 @@ class TestDrain:
 
 
 class TestSite:
+    def test_is_told_to_migrate(self, schema: Schema) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "django", "durable_streams", "list"],
+            check=False,
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env={**schema.environment(), "TEST_POSTGRES_SCHEMA": "nowhere"},
+            timeout=SOON,
+        )
+        assert done.returncode == 4
+        assert "run `manage.py migrate`" in done.stderr
+        assert "file" not in done.stderr
+
     def test_keeps_its_streams_in_its_database_without_being_told(self, schema: Schema) -> None:
         program = """
 import asyncio, django

@@ -31,7 +31,9 @@ class PostgresStore:
     ``parameters`` gives what psycopg needs to connect, and is asked for every connection. A process holds one
     connection that writes, a few that read and, once somebody waits, one that listens; they are opened by the
     first call that needs them, and again after the database was gone. ``pooled`` is for a pooler that lends
-    connections by the transaction: then nothing is kept in a session, and tails are polled.
+    connections by the transaction: then nothing is kept in a session, and tails are polled. A stream whose
+    row another process holds for ``busy_seconds`` is ``Unavailable``. Nothing is read from memory: nothing
+    tells without a round trip whether another process has been there meanwhile.
     """
 
     def __init__(
@@ -39,9 +41,10 @@ class PostgresStore:
         parameters: Callable[[], Mapping[str, Any]],
         *,
         pooled: bool = False,
+        busy_seconds: float = 5.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        database = Database(parameters, pooled)
+        database = Database(parameters, pooled, busy_seconds)
         self._clock = clock
         self._waiters = Waiters()
         self._writes: Inbox[Drain] = Inbox()
@@ -53,9 +56,11 @@ class PostgresStore:
 
     async def create(self, path: str, new: NewStream) -> Created:
         self._crew.start()
+        forks = new.fork is not None
         paths = (path,) if new.fork is None else (path, new.fork.source)
+        size = len(new.batch.data)
         return await self._writes.ask(
-            Write(partial(self._create, path, new), paths, creates=True, size=len(new.batch.data))
+            Write(partial(self._create, path, new), paths, creates=True, reads=forks, size=size)
         )
 
     async def append(self, path: str, append: Append) -> Appended:

@@ -27,12 +27,16 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
 
 # What was acknowledged is committed, whatever the site chose for itself; and nobody, not even a process that
 # was stopped in the middle, holds a stream's lock for long.
-_SESSION: Final = """
-SELECT set_config('statement_timeout', '30s', false),
-       set_config('lock_timeout', '5s', false),
-       set_config('idle_in_transaction_session_timeout', '5s', false),
-       set_config('synchronous_commit', replace(current_setting('synchronous_commit'), 'off', 'on'), false)
+_SETTINGS: Final = """
+SELECT set_config('statement_timeout', '30s', %(local)s),
+       set_config('lock_timeout', %(lock)s, %(local)s),
+       set_config('idle_in_transaction_session_timeout', '5s', %(local)s),
+       set_config('synchronous_commit',
+                  replace(current_setting('synchronous_commit'), 'off', 'on'), %(local)s),
+       set_config('role', coalesce(%(role)s, current_setting('role')), %(local)s)
 """
+
+_NO_TABLES: Final = "The streams have no tables yet: run `manage.py migrate`."
 
 # Not the database's fault but the value's: it has no place in a column or in an index.
 _UNSTORABLE: Final = (errors.DataError, errors.ProgramLimitExceeded, UnicodeEncodeError)
@@ -44,30 +48,54 @@ class Database:
     It is asked anew for every connection.
 
     ``pooled``: behind a pooler that lends a connection for one transaction at a time. Then nothing is kept in
-    a session: no settings, no prepared statements, no LISTEN.
+    a session: no prepared statements, no LISTEN, and each transaction is told its settings.
     """
 
     parameters: Callable[[], Mapping[str, Any]] = field(repr=False)
     pooled: bool = False
+    busy_seconds: float = 5.0
 
     def connect(self, role: str, *, autocommit: bool) -> Connection:
-        """A new connection. Raises ``psycopg.Error``."""
+        """A new connection: to write with, or if it commits by itself to read. Raises ``psycopg.Error``."""
         parameters = {**_DEFAULTS, **self.parameters()}
         parameters["application_name"] += f" {role}"
-        assumed = parameters.pop("assume_role", None)
+        parameters.pop("assume_role", None)
         connection = psycopg.connect(**parameters, autocommit=True)
         try:
             connection.prepare_threshold = None if self.pooled else 3
             if not self.pooled:
-                connection.execute(_SESSION)
-            if assumed:
-                connection.execute("SELECT set_config('role', %s, false)", (assumed,))
-            connection.isolation_level = IsolationLevel.READ_COMMITTED
+                self._settle(connection, local=False)
+            connection.isolation_level = (
+                IsolationLevel.REPEATABLE_READ if autocommit else IsolationLevel.READ_COMMITTED
+            )
             connection.autocommit = autocommit
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def begin(self, connection: Connection) -> None:
+        """To be called first in each transaction that writes."""
+        if self.pooled:
+            self._settle(connection, local=True)
+
+    @contextmanager
+    def reading(self, connection: Connection) -> Iterator[None]:
+        """Around each piece of work on a connection that commits by itself."""
+        if not self.pooled:
+            yield
+            return
+        with pipelined(connection), connection.transaction():
+            self._settle(connection, local=True)
+            yield
+
+    def _settle(self, connection: Connection, *, local: bool) -> None:
+        settings = {
+            "local": local,
+            "lock": f"{self.busy_seconds:g}s",
+            "role": self.parameters().get("assume_role"),
+        }
+        connection.execute(_SETTINGS, settings)
 
 
 @contextmanager
@@ -82,9 +110,8 @@ def pipelined(connection: Connection) -> Iterator[None]:
 
 @contextmanager
 def snapshot(connection: Connection) -> Iterator[None]:
-    """Several statements that see one state of the database."""
+    """Several statements that see one state of the database, on a connection that reads."""
     with connection.transaction():
-        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         yield
 
 
@@ -93,10 +120,8 @@ def told(error: Exception) -> Exception:
     if isinstance(error, _UNSTORABLE):
         return BadRequest("PostgreSQL cannot hold that name or value.")
     if isinstance(error, psycopg.Error):
-        code = error.sqlstate or type(error).__name__
-        hint = "; run `manage.py migrate`" if isinstance(error, errors.UndefinedTable) else ""
-        logger.warning("The streams database failed: %s%s", code, hint)
-        return Unavailable()
+        logger.warning("The streams database failed: %s", error.sqlstate or type(error).__name__)
+        return Unavailable(_NO_TABLES if isinstance(error, errors.UndefinedTable) else "")
     return error
 
 

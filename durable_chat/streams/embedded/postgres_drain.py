@@ -79,17 +79,29 @@ _NOTIFY: Final = f"SELECT pg_notify({CHANNEL}, %s)"
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """Work on a drain, and what is best looked up before it begins. ``size`` is what it adds, in bytes."""
+    """Work on a drain, and what is best looked up before it begins. ``size`` is what it adds, in bytes.
+
+    One that ``reads`` wants what was asked for before it to be in the tables, so it begins a drain.
+    """
 
     work: Callable[["Drain"], Any]
     paths: tuple[str, ...] = ()
     producer: ProducerStamp | None = None
     creates: bool = False
     deletes: bool = False
+    reads: bool = False
     size: int = 0
 
     def __call__(self, drain: "Drain") -> Any:
         return self.work(drain)
+
+
+class Unforeseen(Exception):
+    """A drain turned out to be about more streams than it had locked. Begun again with them, it is not."""
+
+    def __init__(self, paths: Collection[str]) -> None:
+        super().__init__()
+        self.paths = paths
 
 
 @dataclass(slots=True)
@@ -118,9 +130,13 @@ class Drain:
     _erased: list[int] = field(default_factory=list)
     _batches: list[tuple[int, int, int, bytes]] = field(default_factory=list)
 
-    def look_up(self, writes: Sequence[Write]) -> None:
-        """Lock the streams that the writes are about, and read what they need, in one round trip."""
-        paths = {path for write in writes for path in write.paths}
+    def look_up(self, writes: Sequence[Write], *, more: Collection[str] = ()) -> None:
+        """Lock the streams that the writes are about, and read what they need, in one round trip.
+
+        ``more`` is what they turned out to be about when this was tried before.
+        """
+        deleted = [*more, *(path for write in writes if write.deletes for path in write.paths)]
+        paths = {*more, *(path for write in writes for path in write.paths)}
         stamped = {
             (path, write.producer.producer_id)
             for write in writes
@@ -130,7 +146,7 @@ class Drain:
         creates = sum(write.creates for write in writes)
         execute = self.connection.execute
         with pipelined(self.connection):
-            rows = self._lock(paths, [path for write in writes if write.deletes for path in write.paths])
+            rows = self._lock(paths, deleted)
             producers = execute(_PRODUCERS, _columns(stamped), binary=True) if stamped else ()
             keys = execute(_KEYS, (Int8(creates),), binary=True) if creates else ()
         self._enter(paths, rows)
@@ -140,8 +156,13 @@ class Drain:
         self._keys = iter(keys)
 
     def look_ahead(self, paths: Iterable[str]) -> None:
-        """Lock more streams, all of them at once, so that they can be deleted."""
+        """Lock more streams, so that they can be deleted: all at once, or two drains may wait crosswise.
+
+        Raises ``Unforeseen`` when others are locked already.
+        """
         unknown = set(paths) - self._entries.keys()
+        if unknown and self._entries:
+            raise Unforeseen(unknown)
         if unknown:
             self._enter(unknown, self._lock(unknown, unknown))
 
@@ -167,8 +188,7 @@ class Drain:
         return self._producers.get((row.id, stamp.producer_id))
 
     def page(self, row: Row, start: int, *, limit: int) -> Page:
-        """What follows a position, with all that this transaction has appended so far."""
-        self.write()
+        """What follows a position in the tables, so for a write that ``reads``."""
         return tables.page(self.connection, row, start, limit=limit)
 
     def insert(self, path: str, stream: Stream, batch: Batch) -> None:

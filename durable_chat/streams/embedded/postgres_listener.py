@@ -132,7 +132,9 @@ class Listener(threading.Thread):
         paths = self._waiters.paths()
         if not paths:
             return
-        for path, tail in tables.tails(connection, paths).items():
+        with self._database.reading(connection):
+            tails = tables.tails(connection, paths)
+        for path, tail in tails.items():
             self._waiters.wake(path, tail)
 
     def _rest(self, connection: Connection | None, timeout: float | None) -> None:

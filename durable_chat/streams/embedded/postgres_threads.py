@@ -1,5 +1,6 @@
 """The threads behind the PostgreSQL store: one commits what is queued in one transaction, a few read."""
 
+import logging
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -11,10 +12,12 @@ import psycopg
 from psycopg import errors
 
 from durable_chat.streams.embedded.postgres_connection import Connection, Database, spoils_all, told
-from durable_chat.streams.embedded.postgres_drain import Drain, Write
+from durable_chat.streams.embedded.postgres_drain import Drain, Unforeseen, Write
 from durable_chat.streams.protocol.errors import StreamError, Unavailable
 from durable_chat.streams.stores.jobs import Inbox, Job, Outcome, settle
 from durable_chat.streams.stores.waiters import Waiters
+
+logger = logging.getLogger(__name__)
 
 S = TypeVar("S")
 
@@ -84,7 +87,9 @@ class Reader(_Worker[Connection]):
 
     def _attempt(self, job: Job[Connection], *, again: bool) -> Outcome:
         try:
-            return Outcome(job, job.work(self._open()))
+            connection = self._open()
+            with self._database.reading(connection):
+                return Outcome(job, job.work(connection))
         except Exception as error:  # noqa: BLE001 - handed to the caller
             if self._lost() and again:
                 return self._attempt(job, again=False)
@@ -123,17 +128,25 @@ class Writer(_Worker[Drain]):
 
     def _sweep_some(self) -> None:
         (outcome,) = self._commit([self._sweep], attempts=_ATTEMPTS)
+        if outcome.error is not None:
+            logger.warning("Expired streams were not erased: %s", type(outcome.error).__name__)
         if outcome.result != SWEPT_AT_ONCE:  # or there is more
             self._next_sweep = time.monotonic() + _SWEEP_SECONDS
 
-    def _commit(self, jobs: list[Job[Drain]], *, attempts: int) -> list[Outcome]:
+    def _commit(
+        self, jobs: list[Job[Drain]], *, attempts: int, more: frozenset[str] = frozenset()
+    ) -> list[Outcome]:
         committing = False
         try:
             drain = Drain(self._open())
-            drain.look_up([cast(Write, job.work) for job in jobs])
+            self._database.begin(drain.connection)
+            drain.look_up([cast(Write, job.work) for job in jobs], more=more)
             outcomes = [_attempt(job, drain) for job in jobs]
             committing = True
             drain.commit()
+        except Unforeseen as unforeseen:
+            self._roll_back()
+            return self._commit(jobs, attempts=attempts, more=more.union(unforeseen.paths))
         except Exception as error:  # noqa: BLE001 - handed to the callers
             return self._recover(jobs, error, committing=committing, attempts=attempts - 1)
         for path, tail in drain.moved.items():
@@ -176,16 +189,16 @@ class Writer(_Worker[Drain]):
 
 
 def _portions(jobs: list[Job[Drain]]) -> Iterator[list[Job[Drain]]]:
-    """Jobs, in order, as lists that add about as many bytes as one transaction should."""
+    """Jobs, in order, as lists for one transaction each, which adds about as many bytes as it should."""
     portion: list[Job[Drain]] = []
     size = 0
     for job in jobs:
-        added = cast(Write, job.work).size
-        if portion and size + added > _BYTES_AT_ONCE:
+        write = cast(Write, job.work)
+        if portion and (write.reads or size + write.size > _BYTES_AT_ONCE):
             yield portion
             portion, size = [], 0
         portion.append(job)
-        size += added
+        size += write.size
     if portion:
         yield portion
 

@@ -23,6 +23,7 @@ from durable_chat.streams.protocol.errors import (
 from durable_chat.streams.protocol.offsets import NOW, START, decode
 from durable_chat.streams.stores.catalogue import CataloguedStore, Listed
 from durable_chat.streams.stores.memory import MemoryStore
+from durable_chat.streams.stores.sqlite import SQLiteStore
 
 _PAGE: Final = 500
 _REFUSED, _NOT_THERE, _UNAVAILABLE, _INTERRUPTED = 1, 3, 4, 130
@@ -145,10 +146,13 @@ def _told(error: StreamError, path: str) -> CommandError:
     if isinstance(error, StreamGone):
         return CommandError(f"{path!r} was deleted; its forks are still there.", returncode=_NOT_THERE)
     if isinstance(error, Unavailable):
-        return CommandError(
-            f"{error} Is its file locked, read-only or its disk full?", returncode=_UNAVAILABLE
-        )
+        hint = " Is its file locked, read-only or its disk full?" if _in_a_file() else ""
+        return CommandError(f"{error}{hint}", returncode=_UNAVAILABLE)
     return CommandError(str(error), returncode=_REFUSED)
+
+
+def _in_a_file() -> bool:
+    return isinstance(process.store(), SQLiteStore)
 
 
 def _agreed(question: str) -> bool:
