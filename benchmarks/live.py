@@ -15,6 +15,18 @@ _DIGITS: Final = 20
 _SETTLED_SECONDS: Final = 0.5
 
 
+def ages(data: bytes) -> list[int]:
+    """How old each message in a piece of a live answer is, in nanoseconds; not of one that is cut in two."""
+    now, found = time.monotonic_ns(), []
+    at = data.find(_STAMP)
+    while at >= 0:
+        digits = data[at + len(_STAMP) : at + len(_STAMP) + _DIGITS]
+        if len(digits) == _DIGITS:
+            found.append(now - int(digits))
+        at = data.find(_STAMP, at + _DIGITS)
+    return found
+
+
 class Listener(asyncio.Protocol):
     """One SSE connection. Of what arrives it notes only how old each message is, in nanoseconds."""
 
@@ -26,15 +38,9 @@ class Listener(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
 
     def data_received(self, data: bytes) -> None:
-        now = time.monotonic_ns()
         if not self.open.done():
             self.open.set_result(None)
-        at = data.find(_STAMP)
-        while at >= 0:
-            digits = data[at + len(_STAMP) : at + len(_STAMP) + _DIGITS]
-            if len(digits) == _DIGITS:  # or the message was cut in two, and is not counted
-                self.ages.append(now - int(digits))
-            at = data.find(_STAMP, at + _DIGITS)
+        self.ages += ages(data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +62,17 @@ async def fan_out(peer: Peer, *, readers: int, per_second: int, seconds: float) 
     ):
         await create(writer, path)
         await _listen(listeners, path)
-        await _publish(writer, path, per_second=per_second, count=per_second // 2)  # until it is warm
+        await publish(writer, path, per_second=per_second, count=per_second // 2)  # until it is warm
         await asyncio.sleep(_SETTLED_SECONDS)
         for listener in listeners:
             listener.ages.clear()
         before, begin, due = peer.cpu_seconds(), time.perf_counter(), int(per_second * seconds)
-        await _publish(writer, path, per_second=per_second, count=due)
+        await publish(writer, path, per_second=per_second, count=due)
         cpu = (peer.cpu_seconds() - before) / (time.perf_counter() - begin)
         await asyncio.sleep(_SETTLED_SECONDS)
-        ages = sorted(age for listener in listeners for age in listener.ages)
-    p50, p99 = statistics.median(ages) / 1e6, ages[int(len(ages) * 0.99)] / 1e6
-    return FanOut(p50, p99, cpu, len(ages) / (due * readers))
+        old = sorted(age for listener in listeners for age in listener.ages)
+    p50, p99 = statistics.median(old) / 1e6, old[int(len(old) * 0.99)] / 1e6
+    return FanOut(p50, p99, cpu, len(old) / (due * readers))
 
 
 async def idle(peer: Peer, *, readers: int) -> tuple[float, int]:
@@ -91,7 +97,7 @@ async def _listen(listeners: list[Listener], path: str) -> None:
     await asyncio.gather(*(listener.open for listener in listeners))
 
 
-async def _publish(writer: Connection, path: str, *, per_second: int, count: int) -> None:
+async def publish(writer: Connection, path: str, *, per_second: int, count: int) -> None:
     loop = asyncio.get_running_loop()
     begin = loop.time()
     for turn in range(count):

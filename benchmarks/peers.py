@@ -64,6 +64,13 @@ def canned() -> Iterator[Peer]:
 
 
 @contextmanager
+def node() -> Iterator[Peer]:
+    """The reference server in memory."""
+    with _started(NODE_MEMORY, ["node", str(HERE / "serve.mjs")]) as peer:
+        yield peer
+
+
+@contextmanager
 def everyone(directory: Path) -> Iterator[dict[str, Peer]]:
     """All three, fresh, side by side."""
     node = ["node", str(HERE / "serve.mjs")]

@@ -10,7 +10,7 @@ from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
 from durable_chat import conf
-from durable_chat.connections import http_client
+from durable_chat.connections import http_session
 from durable_chat.messages import Prompt
 from durable_chat.permissions import Permission
 from durable_chat.providers.base import ModelProvider
@@ -19,6 +19,7 @@ from durable_chat.providers.scripted import ScriptedProvider
 from durable_chat.streams.client import StreamClient
 from durable_chat.streams.client.http import HTTPHandler
 from durable_chat.streams.client.relay import Relay, Upstream
+from durable_chat.streams.client.repeating import Repeating
 from durable_chat.streams.embedded.process import handle, server
 from durable_chat.streams.hub import Hub
 
@@ -37,7 +38,10 @@ def get_hub() -> Hub:
 
 @lru_cache(maxsize=1)
 def _remote(streams: conf.StreamsSettings) -> Relay:
-    return Relay(Upstream(HTTPHandler(streams.base_url, http_client, token=streams.ds_secret)))
+    service = HTTPHandler(
+        streams.base_url, http_session, token=streams.ds_secret, read_token=streams.ds_read_secret
+    )
+    return Relay(Upstream(Repeating(service)))
 
 
 @lru_cache(maxsize=1)

@@ -1,5 +1,6 @@
 """The setting DURABLE_CHAT, parsed once into frozen values; nobody else here reads settings."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from difflib import get_close_matches
@@ -16,6 +17,8 @@ from durable_chat.keys import ModelKey
 from durable_chat.streams.protocol.secrets import Secret, StreamsSecret
 
 NAME = "DURABLE_CHAT"
+SERVICE_ID = re.compile(r"([A-Za-z0-9_~-][A-Za-z0-9._~-]*)?")
+ELECTRIC_CLOUD = "https://api.electric-sql.cloud"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,20 +26,21 @@ class StreamsSettings:
     """Auth layer 1: this server to the streams service. All empty: the embedded server, in process.
 
     The base URL is `<ELECTRIC_URL>/v1/stream/<DS_SERVICE_ID>`; `DS_SECRET` goes there as a bearer token and
-    nowhere else.
+    nowhere else. `DS_READ_SECRET`, if there is one, goes with reads instead.
     """
 
-    electric_url: str = "https://api.electric-sql.cloud"
+    electric_url: str = ""
     ds_service_id: str = ""
     ds_secret: StreamsSecret = StreamsSecret()
+    ds_read_secret: StreamsSecret = StreamsSecret()
 
     @property
     def remote(self) -> bool:
-        return bool(self.ds_service_id or self.ds_secret)
+        return bool(self.ds_service_id)
 
     @property
     def base_url(self) -> str:
-        return f"{self.electric_url.rstrip('/')}/v1/stream/{self.ds_service_id}"
+        return f"{(self.electric_url or ELECTRIC_CLOUD).rstrip('/')}/v1/stream/{self.ds_service_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,16 +117,7 @@ def problems(value: Any) -> Iterator[str]:
     yield from _problems(Settings, value, NAME)
     if not isinstance(value, Mapping) or not isinstance(value.get("STREAMS", {}), Mapping):
         return
-    streams = value.get("STREAMS", {})
-    if bool(streams.get("DS_SERVICE_ID")) != bool(streams.get("DS_SECRET")):
-        missing = "DS_SECRET" if streams.get("DS_SERVICE_ID") else "DS_SERVICE_ID"
-        yield (
-            f'{NAME}["STREAMS"] is incomplete: {missing} is missing. Set DS_SERVICE_ID and DS_SECRET, '
-            "or neither to use the embedded server."
-        )
-    url = streams.get("ELECTRIC_URL", "https://")
-    if isinstance(url, str) and not url.startswith(("https://", "http://")):
-        yield f'{NAME}["STREAMS"]["ELECTRIC_URL"] must begin with https:// or http://.'
+    yield from _of_the_service(value.get("STREAMS", {}))
     # What waits for its turn or for a worker waits as a row, and a user's key is never in one.
     if value.get("USER_KEYS", "forbidden") != "forbidden":
         for key, wanted in (("WHEN_BUSY", "reject"), ("LAUNCHER", "process")):
@@ -131,6 +126,27 @@ def problems(value: Any) -> Iterator[str]:
     origins = value.get("ALLOWED_ORIGINS", ())
     if _fits(origins, ()) and not all(origin.startswith(("https://", "http://")) for origin in origins):
         yield f'{NAME}["ALLOWED_ORIGINS"] lists origins, such as "https://app.example.com".'
+
+
+def _of_the_service(streams: Mapping[str, Any]) -> Iterator[str]:
+    where, url, service_id = f'{NAME}["STREAMS"]', streams.get("ELECTRIC_URL"), streams.get("DS_SERVICE_ID")
+    known = [spec.name.upper() for spec in fields(StreamsSettings)]
+    said = [name for name in known if streams.get(name) not in (None, "", ELECTRIC_CLOUD)]
+    for missing in ("DS_SERVICE_ID", "DS_SECRET"):
+        if said and missing not in said:
+            yield (
+                f"{where} is incomplete: {missing} is missing beside {' and '.join(said)}. "
+                "Set both DS_SERVICE_ID and DS_SECRET, or none of these to use the embedded server."
+            )
+    if isinstance(url, str) and url and not url.startswith(("https://", "http://")):
+        yield f'{where}["ELECTRIC_URL"] must begin with https:// or http://.'
+    if isinstance(url, str) and "/v1/stream" in url:
+        yield (
+            f'{where}["ELECTRIC_URL"] is the root of the service, without /v1/stream; the id of the service '
+            "goes into DS_SERVICE_ID."
+        )
+    if isinstance(service_id, str) and not SERVICE_ID.fullmatch(service_id):
+        yield f'{where}["DS_SERVICE_ID"] is one segment of a path, of A-Z, a-z, 0-9, ".", "_", "~" and "-".'
 
 
 def _problems(kind: type[Any], raw: Any, where: str) -> Iterator[str]:

@@ -1,22 +1,26 @@
-"""Connections to elsewhere: one HTTP client per running event loop, database touches off every loop."""
+"""Connections to elsewhere: one HTTP session per running event loop, database touches off every loop."""
 
 import asyncio
 import contextvars
 import os
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from threading import Lock
 from typing import ParamSpec, TypeVar
 
-import httpx
+import aiohttp
 from django.db import close_old_connections
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_clients: dict[asyncio.AbstractEventLoop, httpx.AsyncClient] = {}
+# Each with what closes it.
+_sessions: dict[asyncio.AbstractEventLoop, tuple[aiohttp.ClientSession, AsyncGenerator[None, None]]] = {}
 _lock = Lock()
+
+KEPT_SECONDS = 4.0  # an idle connection; servers hang up on theirs after five or more
 
 
 def _pool() -> ThreadPoolExecutor:
@@ -27,20 +31,34 @@ def _pool() -> ThreadPoolExecutor:
 _threads = _pool()
 
 
-def http_client() -> httpx.AsyncClient:
-    """The running loop's client: a client fails on a second loop, so each loop has its own.
+def http_session() -> aiohttp.ClientSession:
+    """The running loop's session: one fails on a second loop, so each loop has its own.
 
-    Clients of loops that have ended are let go here; their sockets went with the loop.
+    It is closed with its loop, if that is shut down in order as `asyncio.run` and `async_to_sync` do.
     """
     loop = asyncio.get_running_loop()
     with _lock:
-        for ended in [known for known in _clients if known.is_closed()]:
-            del _clients[ended]
-        if loop not in _clients:
-            # No cap: every live read holds a connection for a minute.
-            limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
-            _clients[loop] = httpx.AsyncClient(limits=limits, follow_redirects=False)
-        return _clients[loop]
+        for ended in [known for known in _sessions if known.is_closed()]:
+            del _sessions[ended]
+        if loop not in _sessions:
+            _sessions[loop] = _opened()
+        return _sessions[loop][0]
+
+
+def _opened() -> tuple[aiohttp.ClientSession, AsyncGenerator[None, None]]:
+    # No cap: every live read holds a connection for a minute.
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_SECONDS)
+    session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+    closing = _closing(session)
+    with suppress(StopIteration):
+        closing.__anext__().send(None)  # as far as its yield, without a wait
+    return session, closing
+
+
+async def _closing(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:
+    """Loops have one hook for their end: they close the generators that were begun on them."""
+    async with session:
+        yield
 
 
 async def in_database(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -78,9 +78,10 @@ DEFAULT_EXCEPTION_REPORTER_FILTER = "durable_chat.reporting.KeysHidden"  # neede
 DURABLE_CHAT = {
     # Auth layer 1: this server to the streams service. Empty: the embedded server, in this process.
     "STREAMS": {
-        "ELECTRIC_URL": env("ELECTRIC_URL", default="https://api.electric-sql.cloud"),
+        "ELECTRIC_URL": env("ELECTRIC_URL", default=""),
         "DS_SERVICE_ID": env("DS_SERVICE_ID", default=""),
         "DS_SECRET": env("DS_SECRET", default=""),
+        "DS_READ_SECRET": env("DS_READ_SECRET", default=""),
     },
     # Auth layer 2: this server to the model.
     "PROVIDER": {

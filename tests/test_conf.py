@@ -39,6 +39,19 @@ pytestmark = pytest.mark.django_db
         ({"PROVIDER": {"API_KEY": 7}}, ["API_KEY", "str", "int"]),
         ({"STREAMS": {"DS_SERVICE_ID": "svc"}}, ["DS_SECRET is missing"]),
         ({"STREAMS": {"DS_SECRET": "s"}}, ["DS_SERVICE_ID is missing"]),
+        ({"STREAMS": {"DS_READ_SECRET": "s"}}, ["DS_SERVICE_ID is missing", "DS_SECRET is missing"]),
+        ({"STREAMS": {"ELECTRIC_URL": "https://streams.example"}}, ["DS_SERVICE_ID is missing"]),
+        (
+            {
+                "STREAMS": {
+                    "ELECTRIC_URL": "https://h/v1/stream/svc",
+                    "DS_SERVICE_ID": "svc",
+                    "DS_SECRET": "s",
+                }
+            },
+            ["ELECTRIC_URL", "without /v1/stream"],
+        ),
+        ({"STREAMS": {"DS_SERVICE_ID": "v1/stream/svc", "DS_SECRET": "s"}}, ["DS_SERVICE_ID", "segment"]),
         ({"PROVIDER": {"BACKEND": "no.such.function"}}, ["BACKEND", "no.such.function"]),
         ({"PERMISSION": "no.such.function"}, ["PERMISSION"]),
     ],
@@ -64,6 +77,18 @@ def test_first_use_names_it_too(settings: Any) -> None:
     settings.DURABLE_CHAT = {"STREAM": {}}
     with pytest.raises(ImproperlyConfigured, match="STREAMS"):
         conf.get()
+
+
+@pytest.mark.parametrize("url", ["", "https://api.electric-sql.cloud", "https://api.electric-sql.cloud//"])
+def test_the_root_has_a_default(settings: Any, url: str) -> None:
+    settings.DURABLE_CHAT = {"STREAMS": {"ELECTRIC_URL": url, "DS_SERVICE_ID": "svc", "DS_SECRET": "s"}}
+    assert conf.get().streams.base_url == "https://api.electric-sql.cloud/v1/stream/svc"
+
+
+def test_empty_variables_mean_the_embedded_server(settings: Any) -> None:
+    names = ("ELECTRIC_URL", "DS_SERVICE_ID", "DS_SECRET", "DS_READ_SECRET")
+    settings.DURABLE_CHAT = {"STREAMS": dict.fromkeys(names, "")}
+    assert not conf.get().streams.remote
 
 
 def test_nothing_set_is_right(settings: Any) -> None:

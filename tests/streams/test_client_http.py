@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
-import httpx
+import aiohttp
 import pytest
 
 from durable_chat.streams.client import Producer, StreamClient, subscribe
-from durable_chat.streams.client.http import HTTPHandler
+from durable_chat.streams.client.http import HTTPHandler, Patience
 from durable_chat.streams.protocol.errors import BadRequest, StreamError, Unavailable
 from durable_chat.streams.protocol.exchange import Request, Response
 from durable_chat.streams.protocol.secrets import StreamsSecret
@@ -18,8 +18,8 @@ from tests.streams.wire import raw_server, reset, send_response
 
 
 @pytest.fixture
-async def connections() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient() as connections:
+async def connections() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as connections:
         yield connections
 
 
@@ -94,7 +94,7 @@ async def test_a_request_that_fails_is_unavailable(connections, fault):
         client = StreamClient(HTTPHandler(url.replace("//", "//user:secret@"), lambda: connections))
         await client.create("s")
         for operation in (client.head, client.read, client.create, client.close):
-            door.faults = [fault]
+            door.faults = [fault] * 2  # a connection that broke is tried once more
             with pytest.raises(Unavailable) as failed:
                 await operation("s")
             assert "secret" not in str(failed.value)
@@ -102,7 +102,7 @@ async def test_a_request_that_fails_is_unavailable(connections, fault):
 
 async def test_nobody_there(connections, unused_tcp_port):
     client = StreamClient(HTTPHandler(f"http://u:secret@127.0.0.1:{unused_tcp_port}", lambda: connections))
-    with pytest.raises(Unavailable, match="ConnectError") as failed:
+    with pytest.raises(Unavailable, match="ClientConnectorError") as failed:
         await client.head("s")
     assert "secret" not in str(failed.value)
 
@@ -130,10 +130,57 @@ async def test_leaving_a_live_read_hangs_up(connections):
         await gone.wait()
 
 
+class Mute:
+    """A server that takes requests, sends ``said`` and then nothing; knows who comes and who leaves."""
+
+    def __init__(self, said: bytes = b"") -> None:
+        self.said = said
+        self.came, self.gone = asyncio.Event(), asyncio.Event()
+
+    async def __aenter__(self) -> str:
+        self.server = await asyncio.start_server(self.visited, "127.0.0.1", 0)
+        return f"http://127.0.0.1:{self.server.sockets[0].getsockname()[1]}/v1/stream"
+
+    async def __aexit__(self, *error: object) -> None:
+        self.server.close()
+
+    async def visited(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(self.said)
+        self.came.set()
+        await reader.read()
+        self.gone.set()
+        writer.close()
+
+
+@pytest.mark.parametrize("query", [{}, {"live": "sse", "offset": "-1"}])
+async def test_leaving_before_the_first_byte_hangs_up(connections, query):
+    mute = Mute()
+    async with mute as url:
+        asking = asyncio.ensure_future(HTTPHandler(url, lambda: connections)(Request("GET", "s", query)))
+        await mute.came.wait()
+        asking.cancel()
+        await mute.gone.wait()
+
+
+async def test_a_server_that_says_nothing_is_unavailable(connections):
+    patience = Patience(connect=0.05, write=0.05, read=0.1, live=0.2)
+    async with Mute() as url:
+        handler = HTTPHandler(url, lambda: connections, patience=patience)
+        for request in (Request("HEAD", "s"), Request("POST", "s"), Request("GET", "s", {"live": "sse"})):
+            with pytest.raises(Unavailable, match="Timeout"):
+                await handler(request)
+    async with Mute(b"HTTP/1.1 200 -\r\ntransfer-encoding: chunked\r\n\r\n1\r\n[\r\n") as url:
+        handler = HTTPHandler(url, lambda: connections, patience=patience)
+        async with await handler(Request("GET", "s")) as response:
+            with pytest.raises(Unavailable, match="Timeout"):
+                await response.read()
+
+
 async def test_an_unread_answer_gives_its_connection_back():
     door = Door()
-    limits = httpx.Limits(max_connections=1)
-    async with raw_server(door) as url, httpx.AsyncClient(limits=limits) as connections:
+    one = aiohttp.TCPConnector(limit=1)
+    async with raw_server(door) as url, aiohttp.ClientSession(connector=one) as connections:
         handler = HTTPHandler(url, lambda: connections)
         client = StreamClient(handler)
         await client.create("s")
@@ -149,6 +196,7 @@ async def test_what_goes_over_the_wire(connections):
             url + "/",
             lambda: connections,
             token=StreamsSecret("streams-secret"),
+            read_token=StreamsSecret("read-secret"),
             headers={"X-Tenant": "acme"},
         )
         await StreamClient(handler).create("service/a b?c#d%2F☃")
@@ -159,6 +207,7 @@ async def test_what_goes_over_the_wire(connections):
     created, read = door.requests
     assert (created.method, created.path) == ("PUT", "service/a b?c#d%2F☃")
     assert created.headers["authorization"] == "Bearer streams-secret"
+    assert read.headers["authorization"] == "Bearer read-secret"
     assert created.headers["x-tenant"] == "acme"
     assert list(read.query.items()) == [("cursor", "1"), ("live", "sse"), ("offset", "a b&c")]
     assert read.headers["accept"] == "text/event-stream"

@@ -5,7 +5,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
-import httpx
+import aiohttp
 import pytest
 import uvicorn
 
@@ -33,13 +33,13 @@ async def url() -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def connections() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient() as connections:
+async def connections() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as connections:
         yield connections
 
 
 @pytest.fixture
-def client(url: str, connections: httpx.AsyncClient) -> StreamClient:
+def client(url: str, connections: aiohttp.ClientSession) -> StreamClient:
     return StreamClient(HTTPHandler(url, lambda: connections, token=StreamsSecret("write")))
 
 

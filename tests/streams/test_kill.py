@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
+import aiohttp
 
 from durable_chat.streams.client import Stamp, StreamClient
 from durable_chat.streams.protocol.errors import Unavailable
@@ -24,7 +24,7 @@ LIFE = (50, 400)  # acknowledgements between two deaths: some come before the fi
 class Site:
     """Whichever server lives now, and how much it has acknowledged."""
 
-    connections: httpx.AsyncClient
+    connections: aiohttp.ClientSession
     server: Served
     acknowledged: int = 0
     ending: bool = False
@@ -119,7 +119,7 @@ async def test_no_death_costs_or_doubles_a_message(tmp_path: Path) -> None:
     file = tmp_path / "streams.sqlite3"
     writers = [Writer(name) for name in range(WRITERS)]
     witness = Witness()
-    async with httpx.AsyncClient(limits=httpx.Limits(max_connections=None)) as connections:
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as connections:
         site = Site(connections, await asyncio.to_thread(Served, file))
         try:
             for stream in range(STREAMS):

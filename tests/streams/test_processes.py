@@ -8,7 +8,7 @@ from itertools import cycle
 from pathlib import Path
 from statistics import median
 
-import httpx
+import aiohttp
 import pytest
 
 from durable_chat.streams.client import Producer, Stamp, StreamClient, subscribe
@@ -29,7 +29,7 @@ Pair = tuple[StreamClient, StreamClient]
 @pytest.fixture
 async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
     servers = [Served(tmp_path / "streams.sqlite3") for _ in range(2)]
-    async with httpx.AsyncClient(limits=httpx.Limits(max_connections=None)) as connections:
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as connections:
         yield servers[0].client(connections), servers[1].client(connections)
     for server in servers:
         server.end()

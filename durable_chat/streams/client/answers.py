@@ -40,6 +40,4 @@ def _flag(headers: Mapping[str, str], name: str) -> bool:
 def _error(response: Response) -> StreamError:
     if response.status < 400:
         return StreamError(f"The stream service answered {response.status}; redirects are not followed.")
-    if response.status in {408, 425}:  # a proxy lost patience: nothing is wrong with the request itself
-        return Unavailable()
     return from_response(response.status, response.headers)

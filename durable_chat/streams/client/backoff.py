@@ -6,7 +6,7 @@ from math import inf
 
 from durable_chat.streams.protocol.errors import Unavailable
 
-_FIRST, _LONGEST, _LONGEST_ASKED_FOR = 0.1, 5.0, 300.0  # seconds
+_FIRST, _LONGEST, _LONGEST_ASKED_FOR = 0.1, 5.0, 60.0  # seconds
 
 
 class Backoff:

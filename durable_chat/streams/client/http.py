@@ -1,83 +1,108 @@
-"""A streams server behind HTTP, as a Handler. The only module of the client that knows httpx."""
+"""A streams server behind HTTP, as a Handler. The only module of the client that knows aiohttp."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
-from urllib.parse import quote
+from dataclasses import dataclass
+from urllib.parse import quote, urlencode, urlsplit
 
-import httpx
+import aiohttp
+from yarl import URL
 
 from durable_chat.streams.protocol.errors import BadRequest, Unavailable
 from durable_chat.streams.protocol.exchange import Request, Response
 from durable_chat.streams.protocol.headers import STREAM_FORKED_FROM
 from durable_chat.streams.protocol.secrets import StreamsSecret
 
-_READ, _LIVE_READ = 15.0, 75.0  # seconds; a live read is rolled by its server after about 60
 _OF_ONE_HOP = frozenset(
     {"connection", "content-encoding", "content-length", "keep-alive", "te", "trailer", "transfer-encoding"}
 )
+_TROUBLE = (aiohttp.ClientError, OSError, TimeoutError)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds: for a connection, for a request to go out, between two pieces of an answer, of a live one."""
+
+    connect: float = 5.0
+    write: float = 10.0
+    read: float = 15.0
+    live: float = 75.0  # a live read is rolled, or kept alive, by its server within about 60
 
 
 class HTTPHandler:
     """Carries requests to the streams service at ``base_url``; bodies of GET are streamed, others are read.
 
-    ``client`` returns the AsyncClient of the running loop. ``token`` and ``headers`` are the service's and
-    are never shown. Whatever keeps the service from answering is Unavailable, also in the middle of a body.
-    Redirects are not followed, and nothing is asked to be compressed.
+    ``session`` returns the running loop's ClientSession. ``token`` and ``headers`` are the service's and are
+    never shown; a ``read_token`` goes with GET and HEAD instead. Whatever keeps the service from answering is
+    Unavailable, also in the middle of a body. Redirects are not followed, and nothing is asked to be
+    compressed. A caller that is cancelled, or closes the response, gives the connection up at once.
     """
 
     def __init__(
         self,
         base_url: str,
-        client: Callable[[], httpx.AsyncClient],
+        session: Callable[[], aiohttp.ClientSession],
         *,
         token: StreamsSecret | None = None,
+        read_token: StreamsSecret | None = None,
         headers: Mapping[str, str] | None = None,
+        patience: Patience | None = None,
     ) -> None:
-        url = httpx.URL(base_url)
-        if url.scheme not in {"http", "https"} or not url.host or url.query or url.fragment:
+        url = urlsplit(base_url)
+        if url.scheme not in {"http", "https"} or not url.hostname or url.query or url.fragment:
             raise ValueError("The base URL of a stream service is http(s)://host/…")
         self._base_url = base_url.rstrip("/")
-        self._client = client
-        self._headers = {
-            **{name.lower(): value for name, value in (headers or {}).items()},
-            **({"authorization": f"Bearer {token.reveal()}"} if token else {}),
-            "accept-encoding": "identity",
-        }
+        self._session = session
+        self._patience = patience or Patience()
+        common = {name.lower(): value for name, value in (headers or {}).items()}
+        common["accept-encoding"] = "identity"
+        self._write_headers = {**common, **_bearer(token)}
+        self._read_headers = {**common, **_bearer(read_token or token)}
 
     def __repr__(self) -> str:
-        return f"HTTPHandler({httpx.URL(self._base_url).host!r})"
+        return f"HTTPHandler({urlsplit(self._base_url).hostname!r})"
 
     async def __call__(self, request: Request) -> Response:
         """Send ``request``. Raises Unavailable, and BadRequest for a path that would leave the base URL."""
-        client = self._client()
-        outgoing = client.build_request(
-            request.method,
-            f"{self._base_url}/{_quoted(request.path)}",
-            params=sorted(request.query.items()),  # one order, so that caches see one URL (section 10.1)
-            headers={**self._named(request.headers), **self._headers},
-            content=request.body or None,
-            timeout=_timeout(request),
-        )
-        streamed = request.method == "GET"
+        url = self._url(request)
+        own = self._read_headers if request.method in {"GET", "HEAD"} else self._write_headers
+        silence = self._patience.live if "live" in request.query else self._patience.read
         try:
-            response = await client.send(outgoing, stream=streamed, follow_redirects=False)
-        except httpx.HTTPError as error:
+            # aiohttp does not time the writing, so all that comes before the answer is timed as one.
+            async with asyncio.timeout(self._patience.connect + self._patience.write + silence):
+                response = await self._session().request(
+                    request.method,
+                    url,
+                    headers={**self._named(request.headers), **own},
+                    data=request.body or None,
+                    allow_redirects=False,
+                    timeout=aiohttp.ClientTimeout(sock_connect=self._patience.connect, sock_read=silence),
+                )
+            body = _Body(response) if request.method == "GET" else await _whole(response)
+        except _TROUBLE as error:
             raise _unavailable(error) from None
-        headers = {name: value for name, value in response.headers.items() if name not in _OF_ONE_HOP}
-        return Response(response.status_code, headers, _Body(response) if streamed else response.content)
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return Response(response.status, {name: headers[name] for name in headers.keys() - _OF_ONE_HOP}, body)
+
+    def _url(self, request: Request) -> URL:
+        # One order, so that caches see one URL (section 10.1).
+        query = urlencode(sorted(request.query.items()))
+        path = f"{self._base_url}/{_quoted(request.path)}"
+        return URL(f"{path}?{query}" if query else path, encoded=True)
 
     def _named(self, headers: Mapping[str, str]) -> Mapping[str, str]:
         """The headers, with the stream to fork named by its URL's whole path (section 4.2)."""
         source = headers.get(STREAM_FORKED_FROM)
         if source is None:
             return headers
-        root = httpx.URL(self._base_url).raw_path.decode().rstrip("/")
+        root = urlsplit(self._base_url).path.rstrip("/")
         return {**headers, STREAM_FORKED_FROM: f"{root}/{_quoted(source)}"}
 
 
 class _Body:
-    """A body that arrives in pieces; closing it closes the connection, read or not."""
+    """A body that arrives in pieces; closing it closes the connection unless it was read to its end."""
 
-    def __init__(self, response: httpx.Response) -> None:
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
         self._pieces = self._read()
 
@@ -85,17 +110,24 @@ class _Body:
         return self._pieces
 
     async def aclose(self) -> None:
-        try:
-            await self._pieces.aclose()
-        finally:
-            await self._response.aclose()
+        self._response.close()
+        await self._pieces.aclose()
 
     async def _read(self) -> AsyncGenerator[bytes, None]:
         try:
-            async for piece in self._response.aiter_bytes():
+            async for piece in self._response.content.iter_any():
                 yield piece
-        except httpx.HTTPError as error:
+        except _TROUBLE as error:
             raise _unavailable(error) from None
+
+
+async def _whole(response: aiohttp.ClientResponse) -> bytes:
+    async with response:
+        return await response.read()
+
+
+def _bearer(token: StreamsSecret | None) -> Mapping[str, str]:
+    return {"authorization": f"Bearer {token.reveal()}"} if token else {}
 
 
 def _quoted(path: str) -> str:
@@ -105,10 +137,6 @@ def _quoted(path: str) -> str:
     return "/".join(quote(segment, safe="") for segment in segments)
 
 
-def _timeout(request: Request) -> httpx.Timeout:
-    return httpx.Timeout(connect=5, write=10, pool=5, read=_LIVE_READ if "live" in request.query else _READ)
-
-
-def _unavailable(error: httpx.HTTPError) -> Unavailable:
-    """Names the kind of trouble only: httpx puts URLs, and with them credentials, into its texts."""
+def _unavailable(error: Exception) -> Unavailable:
+    """Names the kind of trouble only: texts of errors quote URLs, and with them credentials."""
     return Unavailable(f"The stream service did not answer ({type(error).__name__}).")

@@ -188,10 +188,12 @@ def from_response(status: int, headers: Mapping[str, str]) -> StreamError:
         return ProducerGap(headers=kept)
     if status == 409 and headers.get("stream-closed", "").lower() == "true":
         return StreamClosed(headers=kept)
-    if status >= 500 and status != 501:
+    if (status >= 500 and status != 501) or status in _OF_A_PROXY:
         return Unavailable(headers=kept)
     return _BY_STATUS.get(status, BadRequest)(headers=kept)
 
+
+_OF_A_PROXY = frozenset({408, 425})  # it has lost patience: nothing is wrong with the request itself
 
 _KEPT = frozenset(
     {
