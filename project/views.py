@@ -12,7 +12,7 @@ from django.views.generic import TemplateView
 
 from durable_chat.messages import Message as Said
 from durable_chat.models import Conversation, Message, new_id
-from durable_chat.permissions import visitor_of
+from durable_chat.permissions import may, visitor_of
 from durable_chat.views.conversations import create_conversation
 
 PROMPTS = ("words=200 delay=30", "show me reasoning", "call a tool", "an error please")
@@ -47,8 +47,10 @@ class ConversationView(TemplateView):
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         own = _own(self.request)
+        conversation = get_object_or_404(own, pk=self.kwargs["conversation_id"])
         return super().get_context_data(
-            conversation=get_object_or_404(own, pk=self.kwargs["conversation_id"]),
+            conversation=conversation,
+            readonly=not may(visitor_of(self.request), conversation, "send"),
             entries=list(_entries(own)),
             prompts=PROMPTS,
             **kwargs,

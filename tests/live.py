@@ -48,8 +48,12 @@ class LiveServer:
 
     def migrate(self) -> None:
         """Make the database, or bring it up to date."""
-        command = [sys.executable, "manage.py", "migrate", "--verbosity=0"]
-        subprocess.run(command, cwd=ROOT, env=self._environment, check=True)
+        self.manage("migrate", "--verbosity=0")
+
+    def manage(self, *arguments: str, **env: str) -> None:
+        """Run a command of ``manage.py`` on its database."""
+        command = [sys.executable, "manage.py", *arguments]
+        subprocess.run(command, cwd=ROOT, env=self._environment | env, check=True)
 
     def start(self) -> None:
         """Returns when it listens. Raises RuntimeError with the end of its log when it does not."""

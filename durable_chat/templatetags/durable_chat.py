@@ -5,14 +5,16 @@ from typing import Any, Final
 
 import orjson
 from django import template
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
 from django.http import Http404, HttpRequest
 from django.middleware.csrf import get_token
 from django.template import Context
+from django.utils.translation import gettext
 
 from durable_chat import snapshot as snapshots
 from durable_chat.messages import Message, Part
-from durable_chat.models import Conversation
+from durable_chat.models import Conversation, Visitor
+from durable_chat.permissions import owns, visitor_of
 from durable_chat.snapshot import Snapshot
 
 register = template.Library()
@@ -28,23 +30,34 @@ def durable_chat(
     conversation: Conversation,
     *,
     snapshot: Snapshot | None = None,
+    visitor: Visitor | None = None,
     prompts: Iterable[str] = (),
+    readonly: bool = False,
 ) -> dict[str, Any]:
     """The conversation, live. Whoever calls has checked that this visitor may read it.
 
-    ``prompts`` are suggestions for an empty conversation. An async view passes what `snapshot.atake` gave it,
-    because a template cannot wait for the database. Raises Http404 for a conversation that was deleted.
+    ``prompts`` are suggestions for an empty conversation; ``readonly`` hides the composer from who may not
+    send. An async view passes what `snapshot.atake` gave it, and the visitor, because a template cannot wait
+    for the database. Raises Http404 for a conversation that was deleted.
     """
+    request = _request(context)
     taken = snapshot or snapshots.take(conversation.pk)
     if taken is None:
         raise Http404("There is no such conversation.")
+    viewer = visitor or _visitor(request)
+    unsigned = "" if owns(viewer, conversation) else gettext("Guest")
+    user_id = "" if viewer.user_id is None else str(viewer.user_id)
+    messages = [_signed(shown(message), user_id, unsigned) for message in taken.messages]
     return {
         "conversation": conversation,
         "offset": taken.offset,
         "active_run": taken.active_run or "",
-        "messages": [*map(shown, taken.messages), *_ending(taken)],
-        "csrf_token": get_token(_request(context)),
-        "prompts": prompts,
+        "messages": [*messages, *_ending(taken)],
+        "csrf_token": get_token(request),
+        "user_id": user_id,
+        "unsigned": unsigned,
+        "prompts": () if readonly else prompts,
+        "readonly": readonly,
         "role_prototypes": [{"role": role} for role in ROLES],
         "part_prototypes": [{"type": kind} for kind in PARTS],
     }
@@ -55,6 +68,21 @@ def _request(context: Context) -> HttpRequest:
     if not isinstance(request, HttpRequest):
         raise ImproperlyConfigured("{% durable_chat %} needs the request: render the template with it.")
     return request
+
+
+def _visitor(request: HttpRequest) -> Visitor:
+    try:
+        return visitor_of(request)
+    except SynchronousOnlyOperation:
+        return Visitor()  # an async view that did not say: everybody is shown by name
+
+
+def _signed(message: dict[str, Any], user_id: str, unsigned: str) -> dict[str, Any]:
+    """The message with the name of whoever wrote it, if that is not the one who reads it; as in view.js."""
+    author = message["author"]
+    if message["role"] != "user" or (author is not None and author["id"] == user_id):
+        return message
+    return message | {"name": unsigned if author is None else author["name"]}
 
 
 def _ending(taken: Snapshot) -> list[dict[str, Any]]:
@@ -72,7 +100,12 @@ def shown(message: Message) -> dict[str, Any]:
         _text(part.get("toolCallId")): part for part in message.parts if part.get("type") == "tool-result"
     }
     parts = [_part(part, results) for part in message.parts if part.get("type") != "tool-result"]
-    return {"id": message.id, "role": message.role, "parts": parts}
+    return {"id": message.id, "role": message.role, "author": _author(message), "parts": parts}
+
+
+def _author(message: Message) -> dict[str, str] | None:
+    author = message.metadata.get("author")
+    return {key: _text(author.get(key)) for key in ("id", "name")} if isinstance(author, dict) else None
 
 
 def _part(part: Part, results: Mapping[str, Part]) -> dict[str, Any]:

@@ -232,7 +232,7 @@ def test_a_conversation_that_is_gone(tab: Tab, visitor: Visitor) -> None:
         }"""
     )
     tab.send("hello?")
-    expect(tab.root.get_by_role("alert")).to_have_text("There is no such conversation.")
+    expect(tab.root.get_by_role("alert")).to_have_text("This conversation can no longer be read here.")
 
 
 def test_what_came_live_looks_like_what_was_rendered(tab: Tab) -> None:

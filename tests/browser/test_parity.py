@@ -57,7 +57,11 @@ def called(draw: st.DrawFn, call_id: str, parent: str) -> list[Chunk]:
 @st.composite
 def run(draw: st.DrawFn, number: int) -> list[Chunk]:
     """A question and its answer. Calls are counted anew in every answer, as some models do."""
-    asked = Message(id=f"u{number}", role="user", parts=({"type": "text", "content": draw(texts)},))
+    metadata = draw(
+        st.sampled_from([{}, {"author": {"id": "1", "name": "A"}}, {"author": {"id": "2", "name": ""}}])
+    )
+    parts = ({"type": "text", "content": draw(texts)},)
+    asked = Message(id=f"u{number}", role="user", parts=parts, metadata=metadata)
     written: list[Chunk] = []
     for place, name in enumerate(draw(st.lists(st.sampled_from("ab"), max_size=5))):
         message_id, thoughts = f"{name}{number}", thought(f"t{number}")
@@ -94,7 +98,7 @@ def test_live_and_rendered(folder: "subprocess.Popen[bytes]", chunks: list[Chunk
 
 def _plain(message: dict[str, Any]) -> dict[str, Any]:
     parts = [{key: part[key] for key in part if key != "stepId"} for part in message["parts"]]
-    return {"id": message["id"], "role": message["role"], "parts": parts}
+    return {"id": message["id"], "role": message["role"], "author": message.get("author"), "parts": parts}
 
 
 def _pipe(stream: IO[bytes] | None) -> IO[bytes]:

@@ -213,6 +213,7 @@ export class Conversation {
    */
   #refuse(error, otherwise, action) {
     const refused = error instanceof Refused;
+    if (refused && error.status === 404) return this.#say("unread", "reload");
     // What a server says of a CSRF token is for programmers.
     if (refused && error.status === 403) return this.#say("expired", "reload");
     this.#tell((refused && error.message) || this.#phrase(otherwise), action);

@@ -9,7 +9,7 @@
  * @typedef {import("./parts.js").ToolPart} ToolPart
  */
 
-import { complete, findCall, fromSnapshot, settle, text, toolCall } from "./parts.js";
+import { authorOf, complete, findCall, fromSnapshot, settle, text, toolCall } from "./parts.js";
 
 export class Fold {
   /** @type {Message[]} */
@@ -125,8 +125,9 @@ export class Fold {
   }
 
   /** @param {Chunk} chunk */
-  #start({ messageId, role }) {
+  #start({ messageId, role, metadata }) {
     const message = this.#message(messageId, role === "user" || role === "system" ? role : "assistant");
+    message.author = authorOf({ metadata }) ?? message.author;
     if (message.pending) message.parts = []; // the echo says it anew
     message.pending = false;
     return message;

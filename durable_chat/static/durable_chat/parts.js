@@ -11,7 +11,8 @@
  * @typedef {{type: "file", name: string, url: string}} FilePart
  * @typedef {TextPart | ThinkingPart | ToolPart | FilePart} Part
  * @typedef {"user" | "assistant" | "system" | "error" | "note"} Role the last two are ours: how a run ended
- * @typedef {{id: string, role: Role, parts: Part[], pending?: boolean}} Message `pending`: not echoed yet
+ * @typedef {{id: string, name: string}} Author
+ * @typedef {{id: string, role: Role, parts: Part[], author?: Author, pending?: boolean}} Message `pending`: not echoed yet
  */
 
 /** @type {Record<string, Role>} */
@@ -75,7 +76,7 @@ export function fromSnapshot(messages) {
       continue;
     }
     /** @type {Message} */
-    const message = { id, role: ROLES[role] ?? "assistant", parts: [] };
+    const message = { id, role: ROLES[role] ?? "assistant", parts: [], author: authorOf(rest) };
     result.push(message);
     for (const part of parts ?? fromAgUi(content, toolCalls)) {
       if (part.type === "tool-result") settleCall(part);
@@ -83,6 +84,12 @@ export function fromSnapshot(messages) {
     }
   }
   return result;
+}
+
+/** Who wrote a message, as its metadata or its chunk's say. @param {any} signed @returns {Author | undefined} */
+export function authorOf({ metadata }) {
+  const author = metadata?.author;
+  return author ? { id: text(author.id), name: text(author.name) } : undefined;
 }
 
 /** @param {any} content @param {any[]} toolCalls */

@@ -37,8 +37,10 @@ export class View {
   adopt() {
     for (const element of children(this.list)) {
       const parts = new Map(children(partsOf(element)).map((part) => [readPart(part), part]));
-      const { id = "", role, pending } = element.dataset;
-      const message = /** @type {Message} */ ({ id, role, parts: [...parts.keys()], pending: pending !== undefined });
+      const { id = "", role, pending, authorId, author: name = "" } = element.dataset;
+      const author = authorId === undefined ? undefined : { id: authorId, name };
+      const message = /** @type {Message} */ ({ id, role, author, parts: [...parts.keys()] });
+      message.pending = pending !== undefined;
       this.#drawn.set(message, { element, parts });
       element.removeAttribute("data-streaming");
     }
@@ -55,6 +57,7 @@ export class View {
     const { element, parts } = this.#drawn.get(message) ?? this.#add(message);
     element.dataset.id = message.id;
     element.toggleAttribute("data-pending", message.pending === true);
+    this.#sign(element, message);
     for (const [part, shown] of parts) {
       if (message.parts.includes(part)) continue;
       shown.remove();
@@ -145,6 +148,17 @@ export class View {
     this.#pinned = true;
     if (document.activeElement === this.jump) this.log.focus({ preventScroll: true }); // the button goes away
     this.settle();
+  }
+
+  /** Name whoever wrote it, if that is not the one who reads it. @param {HTMLElement} element @param {Message} message */
+  #sign(element, { role, author, pending }) {
+    if (role !== "user" || pending) return;
+    const { user, unsigned = "" } = this.root.dataset;
+    const name = author ? (author.id === user ? "" : author.name) : unsigned;
+    if (author) element.dataset.authorId = author.id;
+    if (!name || element.dataset.author === name) return;
+    element.dataset.author = name;
+    find(element, ".durable-chat__author").textContent = name;
   }
 
   #look() {
