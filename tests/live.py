@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 STARTUP_SECONDS = 60.0
 GRACE_SECONDS = 5.0
 
-ServerName: TypeAlias = Literal["uvicorn", "workers", "daphne", "wsgi"]
+ServerName: TypeAlias = Literal["uvicorn", "workers", "daphne", "unmounted", "wsgi"]
 
 
 class LiveServer:
@@ -153,6 +153,7 @@ def _command(server: ServerName, port: int) -> list[str]:
             "uvicorn": ["-m", "uvicorn", *address, "project.asgi:application"],
             "workers": ["-m", "uvicorn", *address, "--workers=2", "project.asgi:application"],
             "daphne": ["-m", "daphne", "-b", "127.0.0.1", "-p", str(port), "project.asgi:application"],
+            "unmounted": ["-m", "uvicorn", *address, "tests.faults.unmounted:application"],
             "wsgi": [
                 "manage.py",
                 "runserver",

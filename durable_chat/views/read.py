@@ -1,5 +1,6 @@
 """`GET api/chat-stream`: the read proxy, and the AI SDK's view of one run. One function behind two doors."""
 
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final
@@ -9,18 +10,28 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHt
 
 from durable_chat import backends
 from durable_chat.authentication import Who, still
+from durable_chat.conf import NAME
 from durable_chat.connections import in_database
 from durable_chat.exceptions import BadInput, NotFound, Unavailable
 from durable_chat.models import Conversation, Run, Visitor
 from durable_chat.permissions import visitor_of
 from durable_chat.runs import loop
-from durable_chat.streams.protocol.errors import BadRequest, StreamError, from_response
+from durable_chat.streams.protocol.errors import (
+    BadRequest,
+    Forbidden,
+    StreamError,
+    Unauthorized,
+    from_response,
+)
 from durable_chat.streams.protocol.exchange import Body, Request, Response
 from durable_chat.streams.protocol.offsets import START
 from durable_chat.views.base import ID, ApiView, checked_id
 from durable_chat.views.run_view import read_run
 from durable_chat.views.watch import Watch
 
+log = logging.getLogger(__name__)
+
+SECRETS: Final = f'{NAME}["STREAMS"], DS_SERVICE_ID and DS_SECRET'
 PARAMETERS_UP: Final = ("offset", "live", "cursor")
 SILENCE_SECONDS = 90.0  # longer than any service is silent within a live read
 HEADERS_UP: Final = ("accept", "if-none-match")
@@ -87,6 +98,9 @@ async def read(
             response = await _read(conversation, query, headers)
     except BadRequest:
         raise BadInput('The "offset" is not one that an earlier answer gave; -1 is the beginning.') from None
+    except (Unauthorized, Forbidden):
+        log.error("The streams service refuses this site: see %s.", SECRETS)  # noqa: TRY400 - it says no more
+        raise Unavailable("The transcript cannot be read right now.") from None
     except StreamError as error:
         raise Unavailable("The transcript cannot be read right now.", headers=_wait(error.headers)) from error
     return await watch.over(_private(response))

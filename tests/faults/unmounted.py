@@ -1,0 +1,9 @@
+"""The demo behind Django's own door alone: no `mount`."""
+
+import os
+
+from django.core.asgi import get_asgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
+
+application = get_asgi_application()
