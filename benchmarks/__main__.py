@@ -12,7 +12,7 @@ README: Final = Path(__file__).with_name("README.md")
 BEGIN: Final = "<!-- measured -->\n"
 END: Final = "<!-- /measured -->\n"
 
-_ALONE: Final = {"flat": rounds.flatness, "orm": rounds.beside_django}
+_ALONE: Final = {"flat": rounds.flatness, "orm": rounds.beside_django, "across": rounds.across}
 _QUICK: Final = Scale(rounds=3, seconds=0.6, live_seconds=1.5, messages=20_000, streams=2_000, turns=500)
 
 

@@ -53,12 +53,14 @@ class FanOut:
     arrived: float
 
 
-async def fan_out(peer: Peer, *, readers: int, per_second: int, seconds: float) -> FanOut:
-    """One writer, who appends at that pace, and ``readers`` on the same stream."""
+async def fan_out(
+    peer: Peer, *, readers: int, per_second: int, seconds: float, at: Peer | None = None
+) -> FanOut:
+    """One writer, who appends at that pace, and ``readers`` of that stream, maybe ``at`` another process."""
     path = fresh()
     async with (
         connections(peer.url, Connection, 1) as (writer,),
-        connections(peer.url, Listener, readers) as listeners,
+        connections((at or peer).url, Listener, readers) as listeners,
     ):
         await create(writer, path)
         await _listen(listeners, path)

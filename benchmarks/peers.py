@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from benchmarks import postgres
+
 HERE: Final = Path(__file__).parent
 CORES: Final = sorted(os.sched_getaffinity(0))
 PINNED: Final = len(CORES) > 1
@@ -16,6 +18,9 @@ PINNED: Final = len(CORES) > 1
 EMBEDDED: Final = "embedded"
 NODE_FILE: Final = "Node file"
 NODE_MEMORY: Final = "Node memory"
+POSTGRES: Final = "PostgreSQL"
+
+_OURS: Final = (sys.executable, "-m", "benchmarks.serve")
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
@@ -52,8 +57,15 @@ def pin_generator() -> None:
 @contextmanager
 def embedded(file: Path, *, host: Path | None = None) -> Iterator[Peer]:
     """Ours over a SQLite file; with ``host``, beside a Django site whose database that is."""
-    arguments = [str(file)] if host is None else [str(file), str(host)]
-    with _started(EMBEDDED, [sys.executable, "-m", "benchmarks.serve", *arguments]) as peer:
+    files = [str(file)] if host is None else [str(file), str(host)]
+    with _started(EMBEDDED, [*_OURS, "sqlite", *files]) as peer:
+        yield peer
+
+
+@contextmanager
+def over_postgres(conninfo: str) -> Iterator[Peer]:
+    """Ours over a PostgreSQL, which itself runs wherever the kernel puts it."""
+    with _started(POSTGRES, [*_OURS, "postgres", conninfo]) as peer:
         yield peer
 
 
@@ -72,7 +84,7 @@ def node() -> Iterator[Peer]:
 
 @contextmanager
 def everyone(directory: Path) -> Iterator[dict[str, Peer]]:
-    """All three, fresh, side by side."""
+    """All of them, fresh, side by side; ours over a PostgreSQL too, if there is one."""
     node = ["node", str(HERE / "serve.mjs")]
     with ExitStack() as stack:
         peers = [
@@ -80,6 +92,8 @@ def everyone(directory: Path) -> Iterator[dict[str, Peer]]:
             stack.enter_context(_started(NODE_FILE, [*node, str(directory / "node")])),
             stack.enter_context(_started(NODE_MEMORY, node)),
         ]
+        if postgres.at_hand():
+            peers.append(stack.enter_context(over_postgres(stack.enter_context(postgres.schema()))))
         yield {peer.name: peer for peer in peers}
 
 

@@ -3,14 +3,24 @@
 import tempfile
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from benchmarks import growth, live, loads, orm
+from benchmarks import growth, live, loads, orm, postgres
 from benchmarks.client import Connection, connections, request
-from benchmarks.peers import EMBEDDED, NODE_FILE, NODE_MEMORY, Peer, canned, everyone
+from benchmarks.peers import (
+    EMBEDDED,
+    NODE_FILE,
+    NODE_MEMORY,
+    POSTGRES,
+    Peer,
+    canned,
+    embedded,
+    everyone,
+    over_postgres,
+)
 from benchmarks.table import Row, Target
 
 Figures: TypeAlias = dict[str, float]
@@ -19,6 +29,7 @@ Say: TypeAlias = Callable[[str], None]
 
 ONE: Final = "append, 1 writer, durable"
 MANY: Final = "append, 32 writers, durable"
+MANY_POSTGRES: Final = "append, 32 writers, PostgreSQL"
 FIFTY: Final = "append, batches of 50, 1 writer"
 CATCH_UP: Final = "catch-up of 10 000 messages"
 SMALL: Final = "read of the last 10 messages"
@@ -57,6 +68,10 @@ async def _many(peer: Peer, scale: Scale) -> Figures:
     return {MANY: await loads.appends(peer, writers=32, seconds=scale.seconds)}
 
 
+async def _many_postgres(peer: Peer, scale: Scale) -> Figures:
+    return {MANY_POSTGRES: await loads.appends(peer, writers=32, seconds=scale.seconds)}
+
+
 async def _fifty(peer: Peer, scale: Scale) -> Figures:
     return {FIFTY: await loads.appends(peer, writers=1, seconds=scale.seconds, messages=50)}
 
@@ -88,6 +103,7 @@ WORKS: Final = {
     "idle": Work((EMBEDDED, NODE_MEMORY), _idle),
     "one": Work((EMBEDDED, NODE_FILE), _one),
     "many": Work((EMBEDDED, NODE_FILE, NODE_MEMORY), _many),
+    "postgres": Work((POSTGRES, NODE_FILE), _many_postgres),
     "fifty": Work((EMBEDDED, NODE_FILE), _fifty),
     "catch-up": Work((EMBEDDED, NODE_MEMORY), _catch_up),
     "small": Work((EMBEDDED, NODE_MEMORY), _small),
@@ -98,6 +114,9 @@ WORKS: Final = {
 async def side_by_side(works: list[str], scale: Scale, directory: Path, say: Say) -> list[Row]:
     """The rows that compare us with the reference server. Who goes first changes with the round."""
     measured: Measured = defaultdict(list)
+    if not postgres.at_hand():
+        say("no PostgreSQL at BENCH_POSTGRES_URL: nothing about it")
+        works = [name for name in works if POSTGRES not in WORKS[name].peers]
     for number in range(scale.rounds):
         with _directory(directory) as here, everyone(here) as peers:
             for name in works:
@@ -112,6 +131,7 @@ async def side_by_side(works: list[str], scale: Scale, directory: Path, say: Say
 
 def _rows(measured: Measured) -> Iterator[Row]:
     for work, unit, against, target in (
+        (MANY_POSTGRES, "messages/s", NODE_FILE, Target(6, 9)),
         (ONE, "messages/s", NODE_FILE, Target(2.5, 3.5)),
         (MANY, "messages/s", NODE_FILE, Target(6, 9)),
         (MANY, "messages/s", NODE_MEMORY, Target(0.4, 0.6)),
@@ -122,8 +142,9 @@ def _rows(measured: Measured) -> Iterator[Row]:
         (BURDEN, "% of a core", NODE_MEMORY, Target(0.65, at_most=True)),
         (IDLE, "KiB", NODE_MEMORY, Target(1, at_most=True)),
     ):
-        if (work, EMBEDDED) in measured:
-            yield Row(work, unit, against, measured[work, EMBEDDED], measured[work, against], target)
+        ours = POSTGRES if work == MANY_POSTGRES else EMBEDDED
+        if (work, ours) in measured:
+            yield Row(work, unit, against, measured[work, ours], measured[work, against], target)
 
 
 async def flatness(scale: Scale, directory: Path, say: Say) -> list[Row]:
@@ -152,6 +173,34 @@ async def beside_django(scale: Scale, directory: Path, say: Say) -> list[Row]:
     with _directory(directory) as here:
         _, p99, _ = await orm.orm_writes(here, writers=32, seconds=2 * scale.live_seconds)
     return [Row("Django write beside 32 writers, p99", "ms", "", [p99], [], Target(50, at_most=True))]
+
+
+async def across(scale: Scale, directory: Path, say: Say) -> list[Row]:
+    """The rows that say how soon one process hears of what was appended at another."""
+    say("a reader at another process")
+    rows: list[Row] = []
+    with ExitStack() as stack:
+        file = stack.enter_context(_directory(directory)) / "streams.sqlite3"
+        pairs = {"SQLite": [stack.enter_context(embedded(file)) for _ in range(2)]}
+        if postgres.at_hand():
+            conninfo = stack.enter_context(postgres.schema())
+            pairs["PostgreSQL"] = [stack.enter_context(over_postgres(conninfo)) for _ in range(2)]
+        for name, (writer, reader) in pairs.items():
+            seen = await live.fan_out(
+                writer, at=reader, readers=1, per_second=20, seconds=2 * scale.live_seconds
+            )
+            rows += [
+                Row(
+                    f"reader at another process, {name}, {part}",
+                    "ms",
+                    "",
+                    [figure],
+                    [],
+                    Target(50, at_most=True),
+                )
+                for part, figure in (("p50", seen.p50), ("p99", seen.p99))
+            ]
+    return rows
 
 
 async def ceiling(scale: Scale) -> float:

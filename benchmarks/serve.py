@@ -1,4 +1,4 @@
-"""Our server on a free port, whose URL it prints: `python -m benchmarks.serve FILE [HOST-SITE'S FILE]`."""
+"""Our server on a free port, whose URL it prints: `sqlite FILE [HOST-SITE'S FILE]` or `postgres CONNINFO`."""
 
 import socket
 import sys
@@ -8,16 +8,19 @@ import uvicorn
 
 from benchmarks.host import beside
 from durable_chat.streams.embedded.asgi import StreamsApplication
+from durable_chat.streams.embedded.postgres import PostgresStore
 from durable_chat.streams.server import Access, StreamServer
+from durable_chat.streams.stores.base import StreamStore
 from durable_chat.streams.stores.sqlite import SQLiteStore
 
 ROOT = "/v1/stream/"
 
 
 def main() -> None:
-    server = StreamServer(SQLiteStore(Path(sys.argv[1]), synchronous="FULL"))
+    kind, where, *host = sys.argv[1:]
+    server = StreamServer(_store(kind, where))
     streams = StreamsApplication(server.handle, root=ROOT, access=Access(anonymous=True))
-    application = beside(streams, root=ROOT, database=Path(sys.argv[2])) if len(sys.argv) > 2 else streams
+    application = beside(streams, root=ROOT, database=Path(host[0])) if host else streams
     # Told its protocol, or asyncio leaves Nagle's algorithm on and every answer takes 40 ms.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
@@ -27,6 +30,12 @@ def main() -> None:
         application, lifespan="off", log_level="warning", access_log=False, timeout_graceful_shutdown=1
     )
     uvicorn.Server(config).run(sockets=[listener])
+
+
+def _store(kind: str, where: str) -> StreamStore:
+    if kind == "postgres":
+        return PostgresStore(lambda: {"conninfo": where})
+    return SQLiteStore(Path(where), synchronous="FULL")
 
 
 if __name__ == "__main__":
