@@ -1,10 +1,12 @@
 """Fixtures of the chat half: a site in this process, with a real database, a real store and real runs."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.db import connections
 from django.test import AsyncClient
 from hypothesis import HealthCheck, settings
@@ -32,9 +34,10 @@ def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> No
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None) -> Iterator[None]:
-    """The streams let go of the test database before it is dropped, which PostgreSQL refuses otherwise."""
+    """Everybody lets go of the test database before it is dropped, which PostgreSQL refuses otherwise."""
     yield
     process.close()
+    asyncio.run(sync_to_async(connections.close_all)())  # the thread in which async tests use the ORM
 
 
 @pytest.fixture(scope="session")
