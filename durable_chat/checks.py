@@ -10,6 +10,7 @@ from django.urls import NoReverseMatch, reverse
 from django.views.debug import get_default_exception_reporter_filter
 
 from durable_chat import backends, conf
+from durable_chat.runs import workers
 from durable_chat.streams.embedded import conf as embedded
 
 NEEDED_APPS = ("django.contrib.auth", "django.contrib.contenttypes", "django.contrib.sessions")
@@ -70,7 +71,13 @@ def _streams() -> None:
 
 def _unbuildable() -> Sequence[CheckMessage]:
     found = []
-    for build in (backends.get_provider, backends.get_permission, backends.get_on_error, _streams):
+    for build in (
+        backends.get_provider,
+        backends.get_permission,
+        backends.get_on_error,
+        _streams,
+        workers.check,
+    ):
         try:
             build()
         except ImproperlyConfigured as error:

@@ -56,6 +56,18 @@ class ProviderSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TasksSettings:
+    """How workers are reached when they write the answers: an alias of TASKS, and one of its queues.
+
+    An answer that none has begun after `AGAIN_SECONDS` is offered once more: its task may have been lost.
+    """
+
+    backend: str = "default"
+    queue: str = "default"
+    again_seconds: float = field(default=60.0, metadata={"least": 0.1})
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything a host can say. Seconds and bytes where a name ends so.
 
@@ -64,6 +76,8 @@ class Settings:
 
     streams: StreamsSettings = field(default_factory=StreamsSettings)
     provider: ProviderSettings = field(default_factory=ProviderSettings)
+    launcher: str = field(default="process", metadata={"choices": ("process", "tasks")})
+    tasks: TasksSettings = field(default_factory=TasksSettings)
     permission: str = "durable_chat.permissions.may"
     reauthorise_seconds: float = field(default=30.0, metadata={"least": 0.1, "most": 3600})
     allowed_origins: tuple[str, ...] = ()
@@ -81,7 +95,7 @@ class Settings:
     on_error: str = "durable_chat.exceptions.public"
 
 
-S = TypeVar("S", StreamsSettings, ProviderSettings, Settings)
+S = TypeVar("S", StreamsSettings, ProviderSettings, TasksSettings, Settings)
 
 
 @lru_cache(maxsize=1)

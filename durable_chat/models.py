@@ -249,6 +249,9 @@ class Run(models.Model):
     epoch = models.BigIntegerField(default=0)
     holder = models.CharField(max_length=128, blank=True, help_text="The process that writes it.")
     lease_expires_at = models.DateTimeField(null=True, blank=True)
+    asked_at = models.DateTimeField(
+        null=True, blank=True, help_text="When a worker was last asked to write it."
+    )
     stop_requested = models.BooleanField(default=False)
     start_offset = models.CharField(max_length=256, blank=True)
     end_offset = models.CharField(max_length=256, blank=True)

@@ -14,7 +14,7 @@ from django.http import HttpRequest
 from durable_chat import backends
 from durable_chat.models import Conversation, Run, Tombstone
 from durable_chat.permissions import visitor_of
-from durable_chat.runs import launch, loop, tombs
+from durable_chat.runs import heart, loop, tombs
 from durable_chat.streams.protocol.errors import StreamError
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def erase_stream(instance: Conversation, using: str, **kwargs: Any) -> None:
     """Stop the run, and note in the deletion's own transaction that the stream must go."""
     active = Run.objects.using(using).active().filter(conversation=instance)
     for run_id in active.values_list("pk", flat=True):
-        _in_time(launch.halt, run_id)
+        _in_time(heart.halt, run_id)
     Tombstone.objects.using(using).get_or_create(path=instance.stream_path)
     transaction.on_commit(partial(_in_time, tombs.erase), using=using, robust=True)
 

@@ -1,6 +1,6 @@
 """For a host's own tests."""
 
-from durable_chat.runs import launch, loop, sweep
+from durable_chat.runs import heart, loop, sweep
 
 
 def drain(timeout: float = 30.0) -> None:
@@ -10,4 +10,4 @@ def drain(timeout: float = 30.0) -> None:
     TimeoutError after `timeout` seconds.
     """
     loop.block(sweep.stop, timeout=timeout)
-    loop.block(launch.drain, timeout=timeout)
+    loop.block(heart.drain, timeout=timeout)

@@ -88,6 +88,12 @@ DURABLE_CHAT = {
         "BACKEND": env("PROVIDER_BACKEND", default="scripted"),
         "API_KEY": env("PROVIDER_API_KEY", default=""),
     },
+    "LAUNCHER": env("LAUNCHER", default="process"),
+    "TASKS": {
+        "BACKEND": env("TASKS_BACKEND", default="default"),
+        "QUEUE": env("TASKS_QUEUE", default="default"),
+        "AGAIN_SECONDS": env.float("TASKS_AGAIN_SECONDS", default=60.0),
+    },
     "PERMISSION": env("PERMISSION", default="durable_chat.permissions.may"),
     "REAUTHORISE_SECONDS": env.float("REAUTHORISE_SECONDS", default=30.0),
     "ALLOWED_ORIGINS": env.list("ALLOWED_ORIGINS", default=[]),

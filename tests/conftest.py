@@ -134,9 +134,9 @@ class Chatter:
 
 
 async def _drained() -> None:
-    from durable_chat.runs import launch, loop
+    from durable_chat.runs import heart, loop
 
-    await loop.call(launch.drain)
+    await loop.call(heart.drain)
 
 
 async def stored(conversation_id: str, *, until: str | None = None) -> list[dict[str, Any]]:

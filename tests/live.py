@@ -38,7 +38,7 @@ class LiveServer:
         self.log = directory / "server.log"
         self._port = port or free_port()
         self._command = _command(server, self._port)
-        self._environment = _environment(directory) | dict(env or {})
+        self.environment = _environment(directory) | dict(env or {})
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -53,7 +53,7 @@ class LiveServer:
     def manage(self, *arguments: str, **env: str) -> None:
         """Run a command of ``manage.py`` on its database."""
         command = [sys.executable, "manage.py", *arguments]
-        subprocess.run(command, cwd=ROOT, env=self._environment | env, check=True)
+        subprocess.run(command, cwd=ROOT, env=self.environment | env, check=True)
 
     def start(self) -> None:
         """Returns when it listens. Raises RuntimeError with the end of its log when it does not."""
@@ -61,7 +61,7 @@ class LiveServer:
             self._process = subprocess.Popen(
                 self._command,
                 cwd=ROOT,
-                env=self._environment,
+                env=self.environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # its workers are in it

@@ -11,7 +11,7 @@ from durable_chat.chunks import is_terminal
 from durable_chat.connections import in_database
 from durable_chat.messages import Message, Turn, fold
 from durable_chat.models import Run
-from durable_chat.runs import progress
+from durable_chat.runs import heart, progress
 from durable_chat.runs.admission import admit
 from durable_chat.runs.claim import Claim, Fenced, take_over
 from durable_chat.runs.execute import PRODUCER_ID
@@ -189,9 +189,7 @@ async def test_the_heart_loses_a_run_that_was_taken_over(chatter: Chatter) -> No
     """The process was stopped past its lease: what it wakes up to is somebody else's conversation."""
     await chatter.send("words=1000 delay=20")
     run = await the_run(chatter.id)
-    from durable_chat.runs import launch
-
-    execution, task = launch._live[run.pk]
+    execution, task = heart._live[run.pk]
     await in_database(progress.abandon, execution.claim)
     assert (await chatter.hydrate())["activeRun"] is None
     chunks = await chatter.chunks()

@@ -19,7 +19,8 @@ class Claim:
 
     `offset` is where the conversation's rows stand (see Conversation); `messages` are the visible ones,
     ending with the user's; `opening` is what the stream must say before the answer begins. `stopping` is a
-    run that was asked to stop; `queued` one that waited, and goes back to the line if it never began.
+    run that was asked to stop; `queued` one that waited, and goes back to the line if it never began;
+    `accepted` one whose readers have been told of it.
     """
 
     conversation_id: str
@@ -32,6 +33,7 @@ class Claim:
     options: Mapping[str, Any] = field(default_factory=dict)
     stopping: bool = False
     queued: bool = False
+    accepted: bool = False
 
 
 class Fenced(Exception):
@@ -66,6 +68,37 @@ def begin(
         stopping=run.stop_requested,
         queued=run.place is not None,
     )
+
+
+def take_up(run_id: str, *, holder: str, lease_seconds: float) -> Claim | None:
+    """The next epoch for whoever writes the answer of an accepted run; None when it is no longer waiting."""
+    named = Run.objects.filter(pk=run_id, state=Run.State.ACCEPTED)
+    waiting = named.first()
+    if waiting is None:
+        return None  # delivered twice, or stopped before it began
+    with transaction.atomic():
+        conversation = lock(waiting.conversation_id)
+        run = named.first()
+        if conversation is None or run is None:
+            return None
+        raise_epoch(conversation)
+        named.update(
+            state=Run.State.RUNNING,
+            epoch=conversation.epoch,
+            holder=holder,
+            lease_expires_at=from_now(lease_seconds),
+        )
+        return Claim(
+            conversation_id=conversation.pk,
+            stream_path=conversation.stream_path,
+            run_id=run.pk,
+            epoch=conversation.epoch,
+            offset=conversation.offset,
+            messages=tuple(row.value() for row in conversation.messages.visible()),
+            options=run.options,
+            stopping=run.stop_requested,
+            accepted=True,
+        )
 
 
 def take_over(conversation_id: str, *, holder: str, lease_seconds: float) -> Claim | None:

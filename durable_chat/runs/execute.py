@@ -27,12 +27,22 @@ PRODUCER_ID = "durable_chat"
 
 
 class Execution:
-    """A run on this process's background loop. `accepted` resolves when the send may be answered."""
+    """A run on this process's background loop. `accepted` resolves when the send may be answered.
+
+    Not `here`: that is all, and the answer is left to a worker, unless the run is to be stopped already.
+    """
 
     def __init__(
-        self, claim: Claim, prompt: Prompt, *, streams: StreamClient, provider: ModelProvider
+        self,
+        claim: Claim,
+        prompt: Prompt,
+        *,
+        streams: StreamClient,
+        provider: ModelProvider,
+        here: bool = True,
     ) -> None:
         self.claim = claim
+        self._here = here
         self.accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._prompt = prompt
         self._streams = streams
@@ -55,9 +65,11 @@ class Execution:
         """The whole life of the run. Raises nothing: what cannot be ended in order is left to recovery."""
         try:
             async with self._producer() as producer:
-                await self._accept(producer)
+                if not self.claim.accepted:
+                    await self._accept(producer)
                 self.accepted.set_result(None)
-                await self._write(producer)
+                if self._here or self._cut.done():
+                    await self._write(producer)
         except (Fenced, StaleEpoch):
             self._lost = True
             self._end_early(StreamError("The conversation was taken over."))

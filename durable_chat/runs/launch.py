@@ -1,16 +1,14 @@
-"""Where runs execute: on this process's background loop, a task each, with one heart for all of them."""
+"""Where runs begin and how they are reached: in this process, in a worker, or in another process."""
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
-from typing import Any, Final
-
-from django.db import DatabaseError
+from typing import Final
 
 from durable_chat import backends, conf
 from durable_chat.connections import in_database
@@ -18,7 +16,8 @@ from durable_chat.exceptions import Busy, Unavailable
 from durable_chat.keys import ModelKey, key_of
 from durable_chat.messages import Prompt, Turn
 from durable_chat.models import Run
-from durable_chat.runs import journal, progress
+from durable_chat.runs import claim as claims
+from durable_chat.runs import ends, heart, journal, progress, workers
 from durable_chat.runs.admission import Due, Ending, Existing, Queued, admit
 from durable_chat.runs.claim import Claim
 from durable_chat.runs.ends import End
@@ -31,28 +30,11 @@ from durable_chat.streams.protocol.errors import StreamError
 
 log = logging.getLogger(__name__)
 
-BEAT_SECONDS = 1.0
 ENDING_SECONDS = 2.0  # how long a send waits for a run that has said its last word
 ACCEPT_SECONDS = 5.0  # how long a send waits for the streams service
 POLL_SECONDS = 0.05  # how often it looks, when that run lives in another process
 
 NO_KEYS: Final[Mapping[str, ModelKey]] = MappingProxyType({})  # what a run has that nobody sent a key for
-
-# What this process runs. Truth is in the database and the stream; this is only how to reach the tasks.
-_live: dict[str, tuple[Execution, asyncio.Task[None]]] = {}
-_busy: set[asyncio.Task[Any]] = set()  # what else must end before this process may
-_heart: asyncio.Task[None] | None = None
-
-
-def _after_fork() -> None:
-    """What the parent runs is not the child's."""
-    global _heart
-    _live.clear()
-    _busy.clear()
-    _heart = None
-
-
-os.register_at_fork(after_in_child=_after_fork)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +53,7 @@ async def send(conversation_id: str, turn: Turn, *, own_keys: Mapping[str, Model
     """
     task = asyncio.current_task()
     assert task is not None
-    _keep(task)
+    heart.keep(task)
     found = await _admit(conversation_id, turn)
     if isinstance(found, Queued):
         await _wait(conversation_id, found)
@@ -144,8 +126,35 @@ async def tend(conversation_id: str) -> Tended:
         recovered = await recover(conversation_id, holder=holder())
     except StreamError as error:
         raise Unavailable("The last answer was interrupted and cannot be filed yet: try again.") from error
-    begun = await advance(conversation_id)
+    begun = await advance(conversation_id) or await _ask_again(conversation_id)
     return Tended(recovered.run_id if recovered is not None else None, begun)
+
+
+async def take_up(run_id: str) -> None:
+    """Write the answer of an accepted run, here and to its end; nothing when it waits no longer."""
+    if await _take_up(run_id):
+        await heart.drain()
+
+
+async def _take_up(run_id: str) -> bool:
+    if departure.begun:
+        return False
+    _check_backends()
+    claim = await in_database(claims.take_up, run_id, holder=holder(), lease_seconds=conf.get().lease_seconds)
+    if claim is not None:
+        _begin(claim)
+    return claim is not None
+
+
+async def _ask_again(conversation_id: str) -> str | None:
+    """If a run has waited long for a worker: ask another, or begin it here if there are none any more."""
+    run_id = await in_database(progress.ask_again, conversation_id)
+    if run_id is None:
+        return None
+    if workers.wanted():
+        await workers.ask(run_id)
+        return None
+    return run_id if await _take_up(run_id) else None
 
 
 async def finish(run_id: str) -> Run | None:
@@ -171,40 +180,20 @@ async def stop(conversation_id: str, run_id: str | None = None) -> bool:
 
 async def _hasten(conversation_id: str, run_id: str) -> None:
     """Let a run that was asked to stop know it at once, or end it if no worker has begun it."""
-    if run_id in _live:
-        _live[run_id][0].stop()
-        return
-    with suppress(Unavailable):
-        await tend(conversation_id)
+    if not heart.stop(run_id, ends.STOPPED):
+        with suppress(Unavailable):
+            await tend(conversation_id)
 
 
-def stop_all(end: End) -> None:
-    """End every run of this process."""
-    for execution, _ in list(_live.values()):
-        execution.stop(end)
-
-
-async def halt(run_id: str) -> None:
-    """End a run of this process without a further write, because its conversation is being deleted."""
-    if run_id in _live:
-        execution, task = _live[run_id]
-        execution.lose()
-        await asyncio.wait({task})
-
-
-async def drain() -> None:
-    """Wait until this process runs nothing."""
-    while busy := _busy | {task for _, task in _live.values()}:
-        await asyncio.wait(busy)
-    if _heart is not None:
-        await asyncio.wait({_heart})
+async def end(run_id: str, end: End) -> None:
+    """End a run of this process, in its order."""
+    if heart.stop(run_id, end):
+        await heart.drain()
 
 
 async def _release_of(run_id: str) -> None:
     """Until the run is released if it is ours, else until it is worth another look."""
-    if run_id in _live:
-        await asyncio.wait({_live[run_id][1]}, timeout=ENDING_SECONDS)
-    else:
+    if not await heart.wait(run_id, timeout=ENDING_SECONDS):
         await asyncio.sleep(POLL_SECONDS)
 
 
@@ -226,21 +215,18 @@ def _begin(claim: Claim, own_keys: Mapping[str, ModelKey] = NO_KEYS) -> Executio
         own_keys=own_keys,
     )
     streams, provider = backends.get_streams(), backends.get_provider()
-    execution = Execution(claim, prompt, streams=streams, provider=provider)
+    here = claim.accepted or not workers.wanted()
+    execution = Execution(claim, prompt, streams=streams, provider=provider, here=here)
     execution.accepted.add_done_callback(asyncio.Future.exception)  # nobody may be waiting for it
     if claim.stopping:
         execution.stop()
-    task = asyncio.create_task(execution.run(), name=f"run {claim.run_id}")
-    _live[claim.run_id] = execution, task
-    task.add_done_callback(lambda _: _ended(claim))
-    if _heart is None or _heart.done():
-        _heart = asyncio.create_task(_beat(), name="heart")
+    heart.start(execution, then=partial(_keep_on, claim, here))
     return execution
 
 
-def _ended(claim: Claim) -> None:
-    _live.pop(claim.run_id)
-    _keep(asyncio.create_task(_pass_on(claim.conversation_id)))
+def _keep_on(claim: Claim, here: bool) -> None:
+    follow = _pass_on(claim.conversation_id) if here else _hand_over(claim)
+    heart.keep(asyncio.create_task(follow))
 
 
 async def _pass_on(conversation_id: str) -> None:
@@ -250,28 +236,9 @@ async def _pass_on(conversation_id: str) -> None:
         log.exception("the line of %s does not move; the next sweep will look at it", conversation_id)
 
 
-def _keep(task: "asyncio.Task[Any]") -> None:
-    _busy.add(task)
-    task.add_done_callback(_busy.discard)
-
-
-async def _beat() -> None:
-    """While anything runs here: renew every lease, see who was asked to stop and who was taken over."""
-    while _live:
-        # A short lease is renewed more often: one late beat must not cost a run that is well.
-        beat_seconds = min(BEAT_SECONDS, conf.get().lease_seconds / 3)
-        await asyncio.wait({task for _, task in _live.values()}, timeout=beat_seconds)
-        asked = set(_live)
-        try:
-            held, stopping = await in_database(
-                progress.beat, asked, holder=holder(), lease_seconds=conf.get().lease_seconds
-            )
-        except DatabaseError:
-            log.exception("the heart missed a beat")  # leases outlast many: the next one may succeed
-            continue
-        for run_id in asked & set(_live):
-            execution = _live[run_id][0]
-            if run_id not in held:
-                execution.lose()
-            elif run_id in stopping:
-                execution.stop()
+async def _hand_over(claim: Claim) -> None:
+    """To a worker, if the run is accepted, and neither stopped nor given up."""
+    if await in_database(progress.hand_over, claim):
+        await workers.ask(claim.run_id)
+    else:
+        await _pass_on(claim.conversation_id)

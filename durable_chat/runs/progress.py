@@ -9,7 +9,7 @@ from django.db.models.functions import Now
 from durable_chat.messages import Message as Turned
 from durable_chat.models import Conversation, Message, Run
 from durable_chat.runs.claim import Claim, Fenced
-from durable_chat.runs.rows import from_now, held, next_position
+from durable_chat.runs.rows import from_now, held, is_overdue, next_position
 
 
 def accepted(claim: Claim, offset: str) -> None:
@@ -23,6 +23,20 @@ def accepted(claim: Claim, offset: str) -> None:
         later = Message.objects.filter(conversation_id=claim.conversation_id, position__gt=asked.position)
         later.update(visible=False)
         Message.objects.filter(pk=asked.pk).update(visible=True)
+
+
+def hand_over(claim: Claim) -> bool:
+    """Let an accepted run wait for a worker; False when it has ended, was given up, or is somebody else's."""
+    mine = held(claim.run_id, claim.epoch).filter(state=Run.State.RUNNING, lease_expires_at__gt=Now())
+    waiting = {"state": Run.State.ACCEPTED, "holder": "", "lease_expires_at": None, "asked_at": Now()}
+    return bool(mine.update(**waiting))
+
+
+def ask_again(conversation_id: str) -> str | None:
+    """The run for which another worker should be asked, for one caller at a time; None when there is none."""
+    overdue = Run.objects.filter(is_overdue(), conversation=conversation_id)
+    run_id: str | None = overdue.values_list("pk", flat=True).first()
+    return run_id if run_id is not None and overdue.filter(pk=run_id).update(asked_at=Now()) else None
 
 
 def end(claim: Claim) -> None:

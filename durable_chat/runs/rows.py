@@ -17,6 +17,7 @@ from django.db.models import (
 from django.db.models.functions import Now
 from django.db.models.query import QuerySet
 
+from durable_chat import conf
 from durable_chat.models import Conversation, Run
 
 
@@ -61,9 +62,18 @@ def is_due() -> Q:
     return Q(lease_expires_at__lt=Now()) | Q(state=Run.State.ACCEPTED, stop_requested=True)
 
 
+def is_overdue() -> Q:
+    """Of runs: it waits for a worker for so long that its task may have been lost."""
+    since = from_now(-conf.get().tasks.again_seconds)
+    return Q(state=Run.State.ACCEPTED, asked_at__lt=since)
+
+
 def unattended() -> "QuerySet[Run]":
-    """Runs that need somebody: due, or waiting in a conversation that is free, or withdrawn by their flag."""
+    """Runs that need somebody.
+
+    They are due, or wait for a worker for too long, or in a conversation that is free, or are withdrawn.
+    """
     busy = Run.objects.active().filter(conversation=OuterRef("conversation"))
     waits = Q(state=Run.State.QUEUED) & (Q(stop_requested=True) | ~Exists(busy))
-    runs: QuerySet[Run] = Run.objects.filter(is_due() | waits, state__in=Run.UNFINISHED)
+    runs: QuerySet[Run] = Run.objects.filter(is_due() | is_overdue() | waits, state__in=Run.UNFINISHED)
     return runs

@@ -4,7 +4,7 @@ import asyncio
 from typing import Final
 
 from durable_chat import conf
-from durable_chat.runs import ends, launch, loop
+from durable_chat.runs import ends, heart, loop
 from durable_chat.streams.departure import departure
 
 STOP_SECONDS: Final = 8.0  # for a provider to close, and for the last words to be written
@@ -25,9 +25,9 @@ def _wind_up() -> None:
 
 
 async def _drain(seconds: float) -> None:
-    drained = asyncio.create_task(launch.drain())
+    drained = asyncio.create_task(heart.drain())
     await asyncio.wait({drained}, timeout=seconds)
-    launch.stop_all(ends.SHUTDOWN)
+    heart.stop_all(ends.SHUTDOWN)
     await drained
 
 

@@ -8,7 +8,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
 from durable_chat import conf
-from durable_chat.runs import launch, loop, tombs
+from durable_chat.runs import heart, loop, tombs
 from durable_chat.runs.sweep import Swept, sweep
 from durable_chat.streams.protocol.errors import StreamError
 
@@ -61,4 +61,4 @@ class Command(BaseCommand):
 
 def _drain() -> None:
     """What this command began ends before it does."""
-    loop.block(launch.drain, timeout=None)
+    loop.block(heart.drain, timeout=None)
