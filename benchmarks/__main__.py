@@ -5,14 +5,19 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from benchmarks import loops, machine, peers, rounds, table
+from benchmarks import loops, machine, peers, rounds, table, through
 from benchmarks.rounds import Scale
 
 README: Final = Path(__file__).with_name("README.md")
 BEGIN: Final = "<!-- measured -->\n"
 END: Final = "<!-- /measured -->\n"
 
-_ALONE: Final = {"flat": rounds.flatness, "orm": rounds.beside_django, "across": rounds.across}
+_ALONE: Final = {
+    "flat": rounds.flatness,
+    "orm": rounds.beside_django,
+    "across": rounds.across,
+    "through": through.through,
+}
 _QUICK: Final = Scale(rounds=3, seconds=0.6, live_seconds=1.5, messages=20_000, streams=2_000, turns=500)
 
 

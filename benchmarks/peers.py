@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,7 @@ PINNED: Final = len(CORES) > 1
 EMBEDDED: Final = "embedded"
 NODE_FILE: Final = "Node file"
 NODE_MEMORY: Final = "Node memory"
+RELAY: Final = "relay"
 POSTGRES: Final = "PostgreSQL"
 
 _OURS: Final = (sys.executable, "-m", "benchmarks.serve")
@@ -83,6 +84,20 @@ def node() -> Iterator[Peer]:
 
 
 @contextmanager
+def elsewhere() -> Iterator[Peer]:
+    """The same where the load is: a service on another machine."""
+    with _started(NODE_MEMORY, ["node", str(HERE / "serve.mjs")], apart=True) as peer:
+        yield peer
+
+
+@contextmanager
+def relay(service: Peer) -> Iterator[Peer]:
+    """Our read proxy before it, bare."""
+    with _started(RELAY, [sys.executable, "-m", "benchmarks.relay", service.url]) as peer:
+        yield peer
+
+
+@contextmanager
 def everyone(directory: Path) -> Iterator[dict[str, Peer]]:
     """All of them, fresh, side by side; ours over a PostgreSQL too, if there is one."""
     node = ["node", str(HERE / "serve.mjs")]
@@ -98,8 +113,8 @@ def everyone(directory: Path) -> Iterator[dict[str, Peer]]:
 
 
 @contextmanager
-def _started(name: str, command: list[str]) -> Iterator[Peer]:
-    with _on_servers_core():
+def _started(name: str, command: list[str], *, apart: bool = False) -> Iterator[Peer]:
+    with nullcontext() if apart else _on_servers_core():
         process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=HERE.parent, text=True)
     try:
         assert process.stdout is not None

@@ -82,11 +82,11 @@ async def _catch_up(peer: Peer, scale: Scale) -> Figures:
     return {CATCH_UP: await loads.catch_ups(peer, path, seconds=scale.seconds)}
 
 
-async def _small(peer: Peer, scale: Scale) -> Figures:
+async def small(peer: Peer, scale: Scale) -> Figures:
     return {SMALL: await loads.small_reads(peer, readers=32, seconds=scale.seconds)}
 
 
-async def _fan_out(peer: Peer, scale: Scale) -> Figures:
+async def fan_out(peer: Peer, scale: Scale) -> Figures:
     seen = await live.fan_out(peer, readers=500, per_second=50, seconds=scale.live_seconds)
     if seen.arrived < 0.99:  # a latency of what did arrive would flatter
         raise AssertionError(f"{peer.name} delivered {seen.arrived:.1%} of the messages in time.")
@@ -106,8 +106,8 @@ WORKS: Final = {
     "postgres": Work((POSTGRES, NODE_FILE), _many_postgres),
     "fifty": Work((EMBEDDED, NODE_FILE), _fifty),
     "catch-up": Work((EMBEDDED, NODE_MEMORY), _catch_up),
-    "small": Work((EMBEDDED, NODE_MEMORY), _small),
-    "fan-out": Work((EMBEDDED, NODE_MEMORY), _fan_out),
+    "small": Work((EMBEDDED, NODE_MEMORY), small),
+    "fan-out": Work((EMBEDDED, NODE_MEMORY), fan_out),
 }
 
 

@@ -3,6 +3,7 @@
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
@@ -21,6 +22,11 @@ def main() -> None:
     server = StreamServer(_store(kind, where))
     streams = StreamsApplication(server.handle, root=ROOT, access=Access(anonymous=True))
     application = beside(streams, root=ROOT, database=Path(host[0])) if host else streams
+    serve(application)
+
+
+def serve(application: Any) -> None:
+    """Serve it until the process ends."""
     # Told its protocol, or asyncio leaves Nagle's algorithm on and every answer takes 40 ms.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))

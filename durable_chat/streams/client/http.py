@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import quote, urlencode, urlsplit
 
 import aiohttp
@@ -30,7 +31,7 @@ class Patience:
 
 
 class HTTPHandler:
-    """Carries requests to the streams service at ``base_url``; bodies of GET are streamed, others are read.
+    """Carries requests to the streams service at ``base_url``; bodies of live reads are streamed, others are read.
 
     ``session`` returns the running loop's ClientSession. ``token`` and ``headers`` are the service's and are
     never shown; a ``read_token`` goes with GET and HEAD instead. Whatever keeps the service from answering is
@@ -78,11 +79,13 @@ class HTTPHandler:
                     allow_redirects=False,
                     timeout=aiohttp.ClientTimeout(sock_connect=self._patience.connect, sock_read=silence),
                 )
-            body = _Body(response) if request.method == "GET" else await _whole(response)
+            body = _Body(response) if "live" in request.query else await _whole(response)
         except _TROUBLE as error:
             raise _unavailable(error) from None
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        return Response(response.status, {name: headers[name] for name in headers.keys() - _OF_ONE_HOP}, body)
+        headers = {
+            key: value for name, value in response.headers.items() if (key := name.lower()) not in _OF_ONE_HOP
+        }
+        return Response(response.status, headers, body)
 
     def _url(self, request: Request) -> URL:
         # One order, so that caches see one URL (section 10.1).
@@ -130,6 +133,7 @@ def _bearer(token: StreamsSecret | None) -> Mapping[str, str]:
     return {"authorization": f"Bearer {token.reveal()}"} if token else {}
 
 
+@lru_cache(maxsize=1024)
 def _quoted(path: str) -> str:
     segments = path.split("/")
     if any(segment in {"", ".", ".."} for segment in segments):
