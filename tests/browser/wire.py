@@ -18,6 +18,7 @@ class Wire:
         self._lock = threading.Lock()
         self.base = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self.connections = 0
+        self.answered = bytearray()  # all that the server has sent, of all connections
         # Bytes of answer that a connection carries before it breaks. Each carries half as much again, or a
         # slow machine would gather batches that no connection can carry.
         self.allowance: int | None = None
@@ -48,17 +49,23 @@ class Wire:
                 with self._lock:
                     self._open |= {near, far}
                     self.connections += 1
-                threading.Thread(target=self._pass, args=(near, far, None), daemon=True).start()
-                threading.Thread(target=self._pass, args=(far, near, self.allowance), daemon=True).start()
+                for source, target, allowance in ((near, far, None), (far, near, self.allowance)):
+                    threading.Thread(
+                        target=self._pass, args=(source, target, allowance, source is far), daemon=True
+                    ).start()
                 if self.allowance is not None:
                     self.allowance += self.allowance // 2
 
-    def _pass(self, source: socket.socket, target: socket.socket, allowance: int | None) -> None:
+    def _pass(
+        self, source: socket.socket, target: socket.socket, allowance: int | None, answers: bool
+    ) -> None:
         with contextlib.suppress(OSError):
             while allowance is None or allowance > 0:
                 piece = source.recv(65536 if allowance is None else min(allowance, 65536))
                 if not piece:
                     break
+                if answers:
+                    self.answered += piece
                 target.sendall(piece)
                 allowance = None if allowance is None else allowance - len(piece)
         _close(source)

@@ -21,7 +21,7 @@ class Service:
         self.id = service_id
         self.secret = secrets.token_hex(16)
         self.gate = Gate(service_id, self.secret)
-        self._directory = directory
+        self.directory = directory
         self._process: subprocess.Popen[str] | None = None
 
     @property
@@ -31,7 +31,7 @@ class Service:
 
     def start(self) -> None:
         """Returns when it listens."""
-        command = ["node", str(BENCHMARKS / "serve.mjs"), str(self._directory)]
+        command = ["node", str(BENCHMARKS / "serve.mjs"), str(self.directory)]
         self._process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         with self._process.stdout as printed:
