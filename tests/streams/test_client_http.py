@@ -172,7 +172,9 @@ async def test_a_server_that_says_nothing_is_unavailable(connections):
                 await handler(request)
     async with Mute(b"HTTP/1.1 200 -\r\ntransfer-encoding: chunked\r\n\r\n1\r\n[\r\n") as url:
         handler = HTTPHandler(url, lambda: connections, patience=patience)
-        async with await handler(Request("GET", "s")) as response:
+        with pytest.raises(Unavailable, match="Timeout"):
+            await handler(Request("GET", "s"))
+        async with await handler(Request("GET", "s", {"live": "sse"})) as response:
             with pytest.raises(Unavailable, match="Timeout"):
                 await response.read()
 

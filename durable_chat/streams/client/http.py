@@ -31,7 +31,7 @@ class Patience:
 
 
 class HTTPHandler:
-    """Carries requests to the streams service at ``base_url``; bodies of live reads are streamed, others are read.
+    """Carries requests to the service at ``base_url``. Bodies of live reads are streamed, others are read.
 
     ``session`` returns the running loop's ClientSession. ``token`` and ``headers`` are the service's and are
     never shown; a ``read_token`` goes with GET and HEAD instead. Whatever keeps the service from answering is
