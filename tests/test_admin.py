@@ -2,11 +2,13 @@
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
 from django.test import AsyncClient
 from django.urls import reverse
 
 from durable_chat.models import Conversation, Message, Run
-from tests.conftest import Chatter
+from tests.conftest import Chatter, the_run
+from tests.test_recovery import doomed
 
 
 @pytest.fixture
@@ -66,3 +68,71 @@ async def test_facts_cannot_be_changed(staff: AsyncClient, chatter: Chatter) -> 
     assert changed.status_code in (200, 302)
     hydrated = await chatter.hydrate()
     assert len(hydrated["messages"]) == 2
+
+
+async def acting(client: AsyncClient, action: str, *run_ids: str) -> str:
+    """What the admin says after an action on these runs."""
+    asked = {"action": action, "_selected_action": run_ids}
+    page = await client.post(reverse("admin:durable_chat_run_changelist"), asked, follow=True)
+    assert page.status_code == 200
+    return " ".join(str(message) for message in page.context["messages"])
+
+
+async def listed(client: AsyncClient, **query: str) -> str:
+    page = await client.get(reverse("admin:durable_chat_run_changelist"), query)
+    assert page.status_code == 200
+    return str(page.content.decode())
+
+
+async def test_the_list_shows_who_holds_a_run_and_for_how_long(staff: AsyncClient, chatter: Chatter) -> None:
+    process = await doomed(chatter.id, "writing")
+    shown = await listed(staff, state="running")
+    for fact in ("running", "doomed", "s left", f">{process.claim.epoch}<"):
+        assert fact in shown
+    await process.dies()
+    assert "expired" in await listed(staff, state="running")
+    assert "admin.js" in shown
+
+
+async def test_a_run_is_stopped(staff: AsyncClient, chatter: Chatter) -> None:
+    await chatter.send("words=1000 delay=50")
+    running = await the_run(chatter.id)
+    before = await Run.objects.exclude(pk=running.pk).afirst()
+    assert before is not None
+    assert await acting(staff, "stop", running.pk, before.pk) == (
+        "1 run was asked to stop. 1 run was over already."
+    )
+    await chatter.idle()
+    assert (await the_run(chatter.id)).state == "stopped"
+
+
+async def test_a_dead_run_is_recovered_and_a_living_one_left_alone(
+    staff: AsyncClient, chatter: Chatter
+) -> None:
+    process = await doomed(chatter.id, "writing")
+    assert "1 run was left alone" in await acting(staff, "recover", process.claim.run_id)
+    await process.dies()
+    assert await acting(staff, "recover", process.claim.run_id) == "1 run was recovered."
+    assert (await the_run(chatter.id)).state == "interrupted"
+
+
+async def test_who_may_only_look_can_do_nothing(staff: AsyncClient, chatter: Chatter) -> None:
+    await chatter.send("words=1000 delay=50")
+    running = await the_run(chatter.id)
+    looker = await get_user_model().objects.acreate(username="looker", is_staff=True)
+    await looker.user_permissions.aadd(await Permission.objects.aget(codename="view_run"))
+    client = AsyncClient()
+    await client.aforce_login(looker)
+    assert running.pk in await listed(client)
+    assert "asked to stop" not in await acting(client, "stop", running.pk)
+    assert not (await the_run(chatter.id)).stop_requested
+    await acting(staff, "stop", running.pk)
+
+
+async def test_a_conversation_leads_to_its_runs(staff: AsyncClient, chatter: Chatter) -> None:
+    link = f"{reverse('admin:durable_chat_run_changelist')}?conversation__id__exact={chatter.id}"
+    for page in ("changelist", "change"):
+        arguments = [chatter.id] if page == "change" else []
+        shown = await staff.get(reverse(f"admin:durable_chat_conversation_{page}", args=arguments))
+        assert f'href="{link}"' in shown.content.decode()
+    assert (await the_run(chatter.id)).pk in await listed(staff, conversation__id__exact=chatter.id)

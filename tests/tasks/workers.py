@@ -2,9 +2,10 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -102,9 +103,7 @@ def forget(kept: Kept, queue: str, *, directory: Path) -> None:
         with redis.Redis.from_url(REDIS) as client:
             client.delete(f"rq:queue:{queue}")
     else:
-        import sqlite3
-
-        with sqlite3.connect(directory / "live.sqlite3", timeout=20) as connection:
+        with closing(sqlite3.connect(directory / "live.sqlite3", timeout=20)) as connection, connection:
             connection.execute("DELETE FROM django_tasks_database_dbtaskresult WHERE status = 'READY'")
 
 
