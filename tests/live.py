@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 STARTUP_SECONDS = 60.0
 GRACE_SECONDS = 5.0
 
-ServerName: TypeAlias = Literal["uvicorn", "workers", "daphne", "unmounted", "wsgi"]
+ServerName: TypeAlias = Literal["uvicorn", "workers", "daphne", "unmounted", "mortal", "wsgi"]
 
 
 class LiveServer:
@@ -47,7 +47,8 @@ class LiveServer:
         return f"http://127.0.0.1:{self._port}"
 
     def migrate(self) -> None:
-        """Make the database, or bring it up to date."""
+        """Make the database, or bring it up to date, and leave a note of where it is."""
+        (self.directory / "database.url").write_text(self.environment["DATABASE_URL"])
         self.manage("migrate", "--verbosity=0")
 
     def manage(self, *arguments: str, **env: str) -> None:
@@ -78,6 +79,11 @@ class LiveServer:
         """Let it go on as if nothing had happened."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
+
+    def died(self) -> bool:
+        """Whether it has been killed, or has killed itself."""
+        assert self._process is not None
+        return self._process.poll() == -signal.SIGKILL
 
     def kill(self) -> None:
         """As the kernel does when memory runs out: not one more instruction."""
@@ -154,6 +160,7 @@ def _command(server: ServerName, port: int) -> list[str]:
             "workers": ["-m", "uvicorn", *address, "--workers=2", "project.asgi:application"],
             "daphne": ["-m", "daphne", "-b", "127.0.0.1", "-p", str(port), "project.asgi:application"],
             "unmounted": ["-m", "uvicorn", *address, "tests.faults.unmounted:application"],
+            "mortal": ["-m", "uvicorn", *address, "tests.faults.mortal:application"],
             "wsgi": [
                 "manage.py",
                 "runserver",

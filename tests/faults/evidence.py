@@ -7,6 +7,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+import psycopg
+
 from durable_chat.chunks import is_terminal, run_id_of
 from durable_chat.messages import fold
 from durable_chat.models import Run
@@ -25,21 +27,31 @@ class Row(NamedTuple):
     """The parts of the message that it answers, as JSON; empty once that has been forgotten."""
 
     @property
+    def ended(self) -> bool:
+        return self.state not in Run.UNFINISHED
+
+    @property
     def script(self) -> str:
         """What it says when nothing interrupts it."""
         return "".join(words(int(count)) for count in re.findall(r"words=(\d+)", self.asked))
 
 
 def rows(directory: Path, conversation: str) -> list[Row]:
-    """The conversation's runs, oldest first."""
+    """The conversation's runs, oldest first, of the site whose servers share this directory."""
+    url = (directory / "database.url").read_text()
+    if url.startswith("postgres"):
+        query = _RUNS.format(lapsed="lease_expires_at < statement_timestamp()", parameter="%s")
+        with psycopg.connect(url) as database:
+            return [Row(*row) for row in database.execute(query.encode(), [conversation])]
+    query = _RUNS.format(lapsed="julianday(lease_expires_at) < julianday('now')", parameter="?")
     with closing(sqlite3.connect(f"file:{directory / 'live.sqlite3'}?mode=ro", uri=True)) as connection:
-        return [Row(*row) for row in connection.execute(_RUNS, [conversation])]
+        return [Row(*row) for row in connection.execute(query, [conversation])]
 
 
 _RUNS = """
-    SELECT run.id, state, coalesce(julianday(lease_expires_at) < julianday('now'), 0), coalesce(parts, '')
+    SELECT run.id, state, lease_expires_at IS NOT NULL AND {lapsed}, coalesce(cast(parts AS text), '')
     FROM durable_chat_run AS run LEFT JOIN durable_chat_message AS asked ON asked.id = run.message_id
-    WHERE run.conversation_id = ? ORDER BY run.created_at
+    WHERE run.conversation_id = {parameter} ORDER BY run.created_at
 """
 
 
@@ -70,7 +82,7 @@ async def settled(person: Person, conversation: str, *, directory: Path) -> list
     shown = [(message["id"], message["parts"]) for message in hydrated["messages"]]
     assert shown == [(message.id, list(message.parts)) for message in fold(chunks)]
     for row in rows(directory, conversation):
-        assert row.state not in Run.ACTIVE
+        assert row.ended
         end = the_end(chunks, row.id)
         assert (row.state == "done") == (chunks[end]["type"] == "RUN_FINISHED")
         assert not any(_is_of(chunk, row.id) for chunk in chunks[end + 1 :])

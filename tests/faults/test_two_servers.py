@@ -1,4 +1,4 @@
-"""Two server processes on one database and one streams file, of which one dies or freezes."""
+"""Two server processes on one database and the same streams, of which one dies or freezes."""
 
 import asyncio
 import sqlite3
@@ -6,10 +6,15 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import psycopg
+import pytest
+
 from tests.faults.conftest import Serve
 from tests.faults.evidence import rows, said, settled, the_end, words
 from tests.faults.people import DurableReader, Person, SocketReader, asked, following, until
 from tests.live import LiveServer
+
+pytestmark = pytest.mark.parametrize("database", ["sqlite", "postgres"], indirect=True)
 
 
 async def test_each_sees_and_stops_what_the_other_writes(serve: Serve) -> None:
@@ -106,6 +111,10 @@ def frozen(server: LiveServer) -> Iterator[None]:
 
 
 def _locked(directory: Path) -> bool:
+    url = (directory / "database.url").read_text()
+    if url.startswith("postgres"):
+        with psycopg.connect(url) as connection:
+            return connection.execute(_IN_TRANSACTION).fetchall() != []
     for path in directory.glob("*.sqlite3"):
         with closing(sqlite3.connect(path, timeout=0.5, isolation_level=None)) as connection:
             try:
@@ -114,3 +123,9 @@ def _locked(directory: Path) -> bool:
                 return True
             connection.execute("ROLLBACK")
     return False
+
+
+_IN_TRANSACTION = b"""
+    SELECT pid FROM pg_stat_activity
+    WHERE datname = current_database() AND xact_start IS NOT NULL AND pid <> pg_backend_pid()
+"""
