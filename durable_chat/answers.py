@@ -35,7 +35,7 @@ def opening(messages: Sequence[Message], *, echoed: bool, replaces: bool) -> tup
     plain_text = [part["type"] for part in asked.parts] == ["text"]
     chunks = [] if echoed else echo(asked)
     if replaces or not (echoed or plain_text):
-        chunks.append(_snapshot(messages))
+        chunks.append(snapshot(messages))
     return tuple(chunks)
 
 
@@ -63,7 +63,7 @@ def message_id(run_id: str) -> str:
     return f"answer-{run_id}"
 
 
-def _snapshot(messages: Sequence[Message]) -> Chunk:
+def snapshot(messages: Sequence[Message]) -> Chunk:
     """All messages; when that is too much for one append, without the files of those before the last."""
     chunk = messages_snapshot([message.as_json() for message in messages])
     if len(orjson.dumps(chunk)) <= SNAPSHOT_BYTES:

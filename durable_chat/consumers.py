@@ -14,12 +14,13 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from durable_chat import backends, conf
 from durable_chat.authentication import Who, still
 from durable_chat.connections import in_database
-from durable_chat.exceptions import ChatError
+from durable_chat.exceptions import ChatError, Unavailable
 from durable_chat.models import Conversation
 from durable_chat.runs import launch, loop
+from durable_chat.runs.mending import mend, resumed
 from durable_chat.streams.departure import departure
 from durable_chat.streams.hub import Frame
-from durable_chat.streams.protocol.errors import BadRequest, StreamError
+from durable_chat.streams.protocol.errors import BadRequest, StreamError, StreamGone, StreamNotFound
 from durable_chat.streams.protocol.offsets import NOW, START
 from durable_chat.views.base import authorise
 from durable_chat.views.watch import Watch
@@ -78,6 +79,10 @@ class ConversationConsumer(AsyncWebsocketConsumer):
         try:
             async for frame in frames(conversation, offset):
                 await self.send(text_data=frame)
+        except (StreamNotFound, StreamGone):
+            with suppress(StreamError):
+                await loop.call(mend, conversation.pk)
+            await self.close(CLOSE_TRY_AGAIN)
         except BadRequest:
             await self.close(CLOSE_BAD_INPUT)
         except StreamError as error:
@@ -95,6 +100,8 @@ class ConversationConsumer(AsyncWebsocketConsumer):
                 await asyncio.sleep(min(PING_SECONDS, conf.get().reauthorise_seconds))
                 await watch.renew()
                 await self.send(text_data=PING)
+        except Unavailable:
+            pass
         except ChatError:
             code = CLOSE_NOT_FOUND
         except Exception:
@@ -128,9 +135,13 @@ async def frames(conversation: Conversation, resume: str) -> AsyncIterator[str]:
     The chunks of one append share an offset, so an id counts on from the offset before them; the count does
     not depend on how a later read cuts the same chunks into batches.
     """
-    offset, skip = _parsed(resume)
+    had, skip = _parsed(resume)
+    offset = await resumed(conversation, had)
+    skip = skip if offset == had else 0
     async with aclosing(backends.get_hub().follow(conversation.stream_path, offset)) as batches:
         async for batch in batches:
+            if batch.up_to_date and batch.end < conversation.offset:
+                raise StreamNotFound
             texts = batch.once(_texts)
             for text in texts[skip:]:
                 yield text

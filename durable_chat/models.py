@@ -120,9 +120,21 @@ class Conversation(models.Model):
     def name_stream(self) -> None:
         """`chat-<id>`; where such a stream was erased, whose writer may yet live, a name of its own."""
         if not self.stream_path:
-            path = f"chat-{self.id}"
-            buried = Tombstone.objects.filter(path=path).exists()
-            self.stream_path = f"{path}-{new_id()}" if buried else path
+            buried = Tombstone.objects.filter(path=self._first_path).exists()
+            self.stream_path = self.another_path() if buried else self._first_path
+
+    def another_path(self) -> str:
+        """A name that no stream has had."""
+        return f"{self._first_path}-{new_id()}"
+
+    @property
+    def was_mended(self) -> bool:
+        """Whether its stream may not be its first."""
+        return self.stream_path != self._first_path
+
+    @property
+    def _first_path(self) -> str:
+        return f"chat-{self.id}"
 
 
 class Member(models.Model):
@@ -232,6 +244,8 @@ class Run(models.Model):
 
     ACTIVE = (State.ACCEPTED, State.RUNNING, State.ENDING)
     UNFINISHED = (State.QUEUED, *ACTIVE)
+
+    LOST = "lost"  # the offsets of an ended run whose log was lost with its stream
 
     id = models.CharField(primary_key=True, max_length=26, default=new_id, editable=False)
     conversation = models.ForeignKey(Conversation, models.CASCADE, related_name="runs")

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 # One id for whoever writes a conversation: the epoch tells the writers apart, and fences the older ones.
 PRODUCER_ID = "durable_chat"
+OUTAGE_SECONDS = 300.0  # how long a run waits for a streams service that is away
 
 
 class Execution:
@@ -103,7 +104,13 @@ class Execution:
 
     def _producer(self) -> Producer:
         claim = self.claim
-        return Producer(self._streams, claim.stream_path, id=PRODUCER_ID, epoch=claim.epoch)
+        return Producer(
+            self._streams,
+            claim.stream_path,
+            id=PRODUCER_ID,
+            epoch=claim.epoch,
+            give_up_after=OUTAGE_SECONDS,
+        )
 
     async def _accept(self, producer: Producer) -> None:
         """Echo, then rows, then RUN_STARTED: from here on a terminal chunk will follow, whoever dies.

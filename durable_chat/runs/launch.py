@@ -23,6 +23,7 @@ from durable_chat.runs.claim import Claim
 from durable_chat.runs.ends import End
 from durable_chat.runs.execute import Execution
 from durable_chat.runs.holder import holder
+from durable_chat.runs.mending import mend
 from durable_chat.runs.queue import next_in_line, withdraw
 from durable_chat.runs.recover import recover
 from durable_chat.streams.departure import departure
@@ -73,6 +74,8 @@ async def _admit(conversation_id: str, turn: Turn) -> Claim | Queued | Existing:
         raise Unavailable("This server is about to end: try again in a moment.")
     deadline = time.monotonic() + ENDING_SECONDS
     _check_backends()
+    with suppress(StreamError):  # a service that is away may be back in time for the run
+        await mend(conversation_id)
     while True:
         try:
             return await in_database(

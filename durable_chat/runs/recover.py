@@ -7,13 +7,14 @@ from durable_chat.answers import closing, message_id
 from durable_chat.chunks import Chunk, custom, is_terminal, run_error
 from durable_chat.connections import in_database
 from durable_chat.messages import Fold
-from durable_chat.models import Run
+from durable_chat.models import Message, Run
 from durable_chat.runs import ends, journal, progress
 from durable_chat.runs.claim import Claim, Fenced, take_over
 from durable_chat.runs.ends import End
 from durable_chat.runs.execute import PRODUCER_ID
+from durable_chat.runs.mending import mend
 from durable_chat.streams.client import Producer, StreamClient
-from durable_chat.streams.protocol.errors import StaleEpoch, StreamError, StreamNotFound
+from durable_chat.streams.protocol.errors import StaleEpoch, StreamError, StreamGone, StreamNotFound
 from durable_chat.streams.protocol.offsets import START
 
 PATIENCE_SECONDS = 2.0  # somebody waits for this; the next who comes tries again
@@ -34,9 +35,8 @@ async def recover(conversation_id: str, *, holder: str) -> Claim | None:
         state = await _finish(claim, backends.get_streams())
     except (Fenced, StaleEpoch):
         return None  # slower than its own lease: the next recoverer has taken over
-    except StreamNotFound:
-        state = Run.State.INTERRUPTED  # the log is lost, and with it what was not yet copied
-        await in_database(progress.repair, claim, state, claim.offset, messages=claim.messages)
+    except (StreamNotFound, StreamGone):
+        state = await in_database(_forsake, claim)
     except StreamError:
         await in_database(progress.abandon, claim)
         raise
@@ -44,6 +44,7 @@ async def recover(conversation_id: str, *, holder: str) -> Claim | None:
         journal.note(claim, state)
     else:
         await journal.ended(claim, state)
+    await mend(conversation_id)
     return claim
 
 
@@ -55,6 +56,8 @@ async def _finish(claim: Claim, streams: StreamClient) -> Run.State:
         streams, claim.stream_path, id=PRODUCER_ID, epoch=claim.epoch, give_up_after=PATIENCE_SECONDS
     ) as producer:
         offset = await producer.append([custom("run.recovering", {"runId": claim.run_id})])
+        if offset < claim.offset:
+            raise StreamNotFound  # this is another stream than the one that the rows were copied from
         chunks = await _read(streams, claim.stream_path, start=claim.offset, end=offset)
         fold = Fold(claim.messages)
         for chunk in chunks:
@@ -74,6 +77,16 @@ async def _finish(claim: Claim, streams: StreamClient) -> Run.State:
     state = _state(terminal)
     told = {"notice": terminal.get("message", ""), "usage": terminal.get("usage")}
     await in_database(progress.repair, claim, state, offset, messages=fold.messages, **told)
+    return state
+
+
+def _forsake(claim: Claim) -> Run.State:
+    """The log is lost, and with it what was not yet copied. What waited and was not said yet waits on."""
+    if claim.queued and Message.objects.filter(answers=claim.run_id, visible=False).exists():
+        progress.requeue(claim, claim.offset, messages=claim.messages)
+        return Run.State.QUEUED
+    state = Run.State.INTERRUPTED
+    progress.repair(claim, state, claim.offset, messages=claim.messages, notice=ends.INTERRUPTED.text)
     return state
 
 

@@ -16,15 +16,18 @@ from durable_chat.exceptions import BadInput, NotFound, Unavailable
 from durable_chat.models import Conversation, Run, Visitor
 from durable_chat.permissions import visitor_of
 from durable_chat.runs import loop
+from durable_chat.runs.mending import resumed
+from durable_chat.streams.client.answers import tail
 from durable_chat.streams.protocol.errors import (
     BadRequest,
     Forbidden,
     StreamError,
+    StreamGone,
+    StreamNotFound,
     Unauthorized,
     from_response,
 )
 from durable_chat.streams.protocol.exchange import Body, Request, Response
-from durable_chat.streams.protocol.offsets import START
 from durable_chat.views.base import ID, ApiView, checked_id
 from durable_chat.views.run_view import read_run
 from durable_chat.views.watch import Watch
@@ -91,11 +94,11 @@ async def read(
     if "live" in query and "offset" not in query:
         raise BadInput('A live read needs an "offset": -1 is the beginning.')
     try:
-        if "run" in query:
-            run = await _run(conversation, query["run"])
-            response = await read_run(backends.get_streams(), conversation, run, query=query)
-        else:
-            response = await _read(conversation, query, headers)
+        try:
+            response = await _told(conversation, query, headers)
+        except (StreamNotFound, StreamGone, BadRequest):
+            # Nobody reads a 404 for a conversation that exists, nor a 400 for what a lost stream has told.
+            response = await _told(await watch.mended(), query, headers)
     except BadRequest:
         raise BadInput('The "offset" is not one that an earlier answer gave; -1 is the beginning.') from None
     except (Unauthorized, Forbidden):
@@ -104,6 +107,13 @@ async def read(
     except StreamError as error:
         raise Unavailable("The transcript cannot be read right now.", headers=_wait(error.headers)) from error
     return await watch.over(_private(response))
+
+
+async def _told(conversation: Conversation, query: Mapping[str, str], headers: Mapping[str, str]) -> Response:
+    if "run" not in query:
+        return await _read(conversation, query, headers)
+    run = await _run(conversation, query["run"])
+    return await read_run(backends.get_streams(), conversation, run, query=query)
 
 
 async def _run(conversation: Conversation, run_id: str) -> Run:
@@ -115,23 +125,20 @@ async def _run(conversation: Conversation, run_id: str) -> Run:
 
 
 async def _read(conversation: Conversation, query: Mapping[str, str], headers: Mapping[str, str]) -> Response:
-    """The service's own answer, its body unread. Nobody reads a 404 for a conversation that exists."""
-    streams = backends.get_streams()
-    request = Request(
-        "GET",
-        conversation.stream_path,
-        {name: query[name] for name in PARAMETERS_UP if name in query},
-        {name: headers[name] for name in HEADERS_UP if name in headers},
-    )
-    response = await streams.handler(request)
-    if response.status == 404 and conversation.offset == START:
+    """The service's own answer, its body unread. One that ends before the rows do is of another stream."""
+    parameters = {name: query[name] for name in PARAMETERS_UP if name in query}
+    if "offset" in parameters:
+        parameters["offset"] = await resumed(conversation, parameters["offset"])
+    kept = {name: headers[name] for name in HEADERS_UP if name in headers}
+    request = Request("GET", conversation.stream_path, parameters, kept)
+    response = await backends.get_streams().handler(request)
+    if response.status >= 400:
         await response.aclose()
-        await streams.create(conversation.stream_path)  # the service was away when the conversation began
-        response = await streams.handler(request)
-    if response.status < 400:
-        return response
-    await response.aclose()
-    raise from_response(response.status, response.headers)
+        raise from_response(response.status, response.headers)
+    if "stream-up-to-date" in response.headers and tail(response) < conversation.offset:
+        await response.aclose()
+        raise StreamNotFound
+    return response
 
 
 def _wait(headers: Mapping[str, str]) -> dict[str, str]:

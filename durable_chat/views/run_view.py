@@ -3,12 +3,13 @@
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import orjson
 
 from durable_chat.chunks import Chunk
+from durable_chat.connections import in_database
 from durable_chat.dialects import AISDK, Item, Transcoder
 from durable_chat.exceptions import BadInput
 from durable_chat.models import Conversation, Run
@@ -17,6 +18,7 @@ from durable_chat.streams.client.sse import Decoder, Event
 from durable_chat.streams.protocol import sse
 from durable_chat.streams.protocol.exchange import Body, Request, Response
 from durable_chat.streams.protocol.offsets import NOW, START
+from durable_chat.views.recounting import recount
 from durable_chat.views.waiting import is_withdrawn, until_withdrawn, withdrawal
 
 _OFFSET: Final = re.compile(r"\d{16}")
@@ -66,7 +68,11 @@ async def read_run(
     position = _Position(AISDK().transcoder(run.pk), _had(query.get("offset", START)))
     live, cursor, path = query.get("live"), query.get("cursor"), conversation.stream_path
     if is_withdrawn(run):
-        return _withdrawn(run, position, live=live)
+        return _at_once([withdrawal(run)], position, live=live)
+    if run.start_offset == Run.LOST:
+        # Its chunks were counted in another stream: whoever had some is told no more than the end.
+        told = await in_database(recount, run)
+        return _at_once(told[-1:] if position.had else told, replace(position, had=0), live=live)
     start = run.start_offset or conversation.offset
     if live == "sse":
         return await _sse(streams, path, start, position=position, cursor=cursor, run=run)
@@ -83,8 +89,9 @@ async def read_run(
     return _page(items, position, headers=headers, waited=live is not None)
 
 
-def _withdrawn(run: Run, position: _Position, *, live: str | None) -> Response:
-    items = position.items([withdrawal(run)])
+def _at_once(chunks: list[Chunk], position: _Position, *, live: str | None) -> Response:
+    """The answer for a run that ends with these chunks, and has no others."""
+    items = position.items(chunks)
     if live != "sse":
         return _page(items, position, headers={}, waited=live is not None)
     return Response(200, {"content-type": "text/event-stream"}, position.last_event(items))

@@ -6,8 +6,11 @@ from dataclasses import replace
 
 from durable_chat import conf
 from durable_chat.authentication import Who
-from durable_chat.exceptions import ChatError
+from durable_chat.connections import in_database
+from durable_chat.exceptions import ChatError, Unavailable
 from durable_chat.models import Conversation, Visitor
+from durable_chat.runs import loop
+from durable_chat.runs.mending import mend
 from durable_chat.streams.protocol.exchange import Body, Response
 from durable_chat.views.base import authorise
 
@@ -23,21 +26,35 @@ class Watch:
         self._conversation_id = conversation_id
         self._who = who
         self._due = 0.0
+        self._path = ""
 
     async def admit(self, visitor: Visitor) -> Conversation:
         """The conversation that this visitor may read. Raises NotFound."""
         asked_at = time.monotonic()
         conversation = await authorise(visitor, self._conversation_id, "read")
+        self._path = self._path or conversation.stream_path
         self._due = asked_at + conf.get().reauthorise_seconds
         return conversation
 
     async def renew(self) -> None:
-        """Ask again, if that is due. Raises NotFound when the answer has turned to no."""
+        """Ask again, if that is due. Raises NotFound when the answer has turned to no.
+
+        Raises Unavailable when the conversation has another stream by now: whoever reads has to come again.
+        """
         if time.monotonic() >= self._due:
-            await self.admit(await self._who())
+            conversation = await self.admit(await self._who())
+            if conversation.stream_path != self._path:
+                raise Unavailable("The conversation has another stream: read on.")
+
+    async def mended(self) -> Conversation:
+        """The conversation with a stream, should it have lost its own. Raises StreamError."""
+        await loop.call(mend, self._conversation_id)
+        conversation: Conversation = await in_database(Conversation.objects.get, pk=self._conversation_id)
+        self._path = conversation.stream_path
+        return conversation
 
     async def over(self, response: Response) -> Response:
-        """The response, which ends when the visitor may no longer read. Raises NotFound.
+        """The response, which ends when the visitor may no longer read it. Raises NotFound, Unavailable.
 
         A long poll has waited before its first byte.
         """

@@ -1,0 +1,105 @@
+"""A conversation whose stream is not there, or not whole: it gets another one, which begins with its rows."""
+
+import logging
+import re
+from collections.abc import Sequence
+from typing import Final
+
+import orjson
+from django.db import transaction
+
+from durable_chat import backends
+from durable_chat.answers import snapshot
+from durable_chat.connections import in_database
+from durable_chat.messages import Message
+from durable_chat.models import Conversation, Run, Tombstone
+from durable_chat.runs.rows import lock, raise_epoch
+from durable_chat.streams.client import StreamClient
+from durable_chat.streams.protocol.errors import BadRequest, StreamGone, StreamNotFound
+from durable_chat.streams.protocol.offsets import NOW, START
+
+log = logging.getLogger(__name__)
+
+_NOTHING: Final = re.compile(r"[0_]+")  # the offset of whoever has read an empty stream, at any service
+
+
+async def mend(conversation_id: str) -> None:
+    """See to it that a conversation's stream is there, and holds all that its rows tell.
+
+    A stream that is not there, or ends before the rows do, is lost: the site was moved to another service, or
+    the service has lost it. While a run is at work nothing is done; it finds out by itself, and ends. Two who
+    do this at once do it once, and who comes after one who died in it goes on with it. Raises StreamError.
+    """
+    streams = backends.get_streams()
+    place = await in_database(_place, conversation_id)
+    if place is None or not await _is_lost(streams, *place):
+        return
+    if place[1] != START:
+        await in_database(_leave, conversation_id, place[0])
+    await _begin(streams, conversation_id)
+
+
+async def resumed(conversation: Conversation, offset: str) -> str:
+    """Where a reader goes on who stands at `offset`: at START, if that is from a stream that was lost.
+
+    The snapshot that a stream begins with then replaces all that the reader has. Raises StreamError.
+    """
+    nothing = _NOTHING.fullmatch(offset) is not None
+    if offset in (START, NOW) or not (conversation.was_mended or nothing):
+        return offset
+    if conversation.was_mended and nothing:
+        return START
+    try:
+        page = await backends.get_streams().read(conversation.stream_path, offset=offset)
+    except BadRequest:
+        return START
+    return offset if offset <= page.offset else START
+
+
+async def _is_lost(streams: StreamClient, path: str, offset: str) -> bool:
+    try:
+        return (await streams.head(path)).offset < offset  # offsets sort as text, START before all
+    except (StreamNotFound, StreamGone):
+        return True
+
+
+async def _begin(streams: StreamClient, conversation_id: str) -> None:
+    """Make the stream that rows without an offset wait for. It is theirs once they have its tail."""
+    path, offset, messages = await in_database(_rows, conversation_id)
+    if offset != START:
+        return
+    seed = orjson.dumps([snapshot(messages)]) if messages else b""
+    tail = await streams.create(path, body=seed)
+    if messages:
+        unsown = Conversation.objects.filter(pk=conversation_id, stream_path=path, offset=START)
+        await in_database(unsown.update, offset=tail)
+
+
+def _place(conversation_id: str) -> tuple[str, str] | None:
+    named = Conversation.objects.filter(pk=conversation_id)
+    place: tuple[str, str] | None = named.values_list("stream_path", "offset").first()
+    return place
+
+
+def _rows(conversation_id: str) -> tuple[str, str, Sequence[Message]]:
+    with transaction.atomic():
+        conversation = lock(conversation_id)
+        if conversation is None:
+            raise StreamNotFound
+        messages = [row.value() for row in conversation.messages.visible()]
+        return conversation.stream_path, conversation.offset, messages
+
+
+def _leave(conversation_id: str, path: str) -> None:
+    """Name another path, and no offset, unless somebody else has or a run is at work."""
+    with transaction.atomic():
+        conversation = lock(conversation_id)
+        if conversation is None or conversation.stream_path != path or conversation.runs.active().exists():
+            return
+        raise_epoch(conversation)
+        Tombstone.objects.get_or_create(path=path)
+        conversation.runs.exclude(state=Run.State.QUEUED).update(start_offset=Run.LOST, end_offset=Run.LOST)
+        Conversation.objects.filter(pk=conversation_id).update(
+            stream_path=conversation.another_path(), offset=START
+        )
+    log.warning("the stream of %s is lost: another one begins with its messages", conversation_id)
