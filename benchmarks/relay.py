@@ -3,7 +3,7 @@
 import sys
 
 from benchmarks.serve import ROOT, serve
-from durable_chat.connections import http_session
+from durable_chat.connections import http_transport
 from durable_chat.streams.client.http import HTTPHandler
 from durable_chat.streams.client.relay import Relay, Upstream
 from durable_chat.streams.embedded.asgi import StreamsApplication
@@ -11,7 +11,7 @@ from durable_chat.streams.server import Access
 
 
 def main() -> None:
-    relay = Relay(Upstream(HTTPHandler(f"{sys.argv[1]}{ROOT}", http_session)))
+    relay = Relay(Upstream(HTTPHandler(f"{sys.argv[1]}{ROOT}", http_transport)))
     serve(StreamsApplication(relay, root=ROOT, access=Access(anonymous=True)))
 
 

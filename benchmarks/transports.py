@@ -40,8 +40,17 @@ def over_httpx(client: httpx.AsyncClient, peer: Peer) -> Get:
     return get
 
 
-def over_handler(session: aiohttp.ClientSession, peer: Peer) -> Get:
-    handler = HTTPHandler(f"{peer.url}/v1/stream", lambda: session)
+def over_aiohttp(session: aiohttp.ClientSession, peer: Peer) -> Get:
+    @asynccontextmanager
+    async def get(target: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        async with session.get(peer.url + target, timeout=aiohttp.ClientTimeout(sock_read=75)) as response:
+            yield response.content.iter_any()
+
+    return get
+
+
+def over_handler(transport: httpx.AsyncBaseTransport, peer: Peer) -> Get:
+    handler = HTTPHandler(f"{peer.url}/v1/stream", lambda: transport)
 
     @asynccontextmanager
     async def get(target: str) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -63,14 +72,19 @@ def _httpx() -> httpx.AsyncClient:
     return httpx.AsyncClient(limits=limits, trust_env=False)
 
 
+def _transport() -> AiohttpTransport:
+    return AiohttpTransport(client=_session)
+
+
 def _httpx_on_aiohttp() -> httpx.AsyncClient:
-    return httpx.AsyncClient(transport=AiohttpTransport(client=_session), trust_env=False)
+    return httpx.AsyncClient(transport=_transport(), trust_env=False)
 
 
 TRANSPORTS: Final[dict[str, tuple[Callable[[], AbstractAsyncContextManager], Callable[..., Get]]]] = {
     "httpx, its own transport, sniffio": (_httpx, over_httpx),
     "httpx on aiohttp (httpx-aiohttp)": (_httpx_on_aiohttp, over_httpx),
-    "HTTPHandler (aiohttp)": (_session, over_handler),
+    "that transport by itself (HTTPHandler)": (_transport, over_handler),
+    "aiohttp": (_session, over_aiohttp),
 }
 
 
@@ -114,12 +128,12 @@ async def _listen(body: AsyncIterator[bytes], ages: list[int]) -> None:
 
 async def main() -> None:
     peers.pin_generator()
-    print(f"{'':36}{'small reads/s':>15}{'200 SSE p50, ms':>18}{'CPU, %':>8}")
+    print(f"{'':40}{'small reads/s':>15}{'200 SSE p50, ms':>18}{'CPU, %':>8}")
     with peers.node() as peer:
         async with connections(peer.url, Connection, 1) as (writer,):
             target = await loads.near_tail(writer, loads.fresh(), before=90)
         raw = await loads.small_reads(peer, readers=AT_ONCE, seconds=SECONDS)
-        print(f"{'the load generator, raw':36}{raw:>15.0f}")
+        print(f"{'the load generator, raw':40}{raw:>15.0f}")
         for name, (opened, over) in TRANSPORTS.items():
             rounds = []
             for _ in range(ROUNDS):
@@ -127,7 +141,7 @@ async def main() -> None:
                     get = over(client, peer)
                     rounds.append((await small_reads(get, target), *await live_reads(get, peer)))
             reads, p50, cpu = (statistics.median(column) for column in zip(*rounds, strict=True))
-            print(f"{name:36}{reads:>15.0f}{p50:>18.1f}{cpu:>8.0f}")
+            print(f"{name:40}{reads:>15.0f}{p50:>18.1f}{cpu:>8.0f}")
 
 
 if __name__ == "__main__":

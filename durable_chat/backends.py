@@ -10,7 +10,7 @@ from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
 from durable_chat import conf
-from durable_chat.connections import http_session
+from durable_chat.connections import http_transport
 from durable_chat.messages import Prompt
 from durable_chat.permissions import Permission
 from durable_chat.providers.base import ModelProvider
@@ -39,7 +39,7 @@ def get_hub() -> Hub:
 @lru_cache(maxsize=1)
 def _remote(streams: conf.StreamsSettings) -> Relay:
     service = HTTPHandler(
-        streams.base_url, http_session, token=streams.ds_secret, read_token=streams.ds_read_secret
+        streams.base_url, http_transport, token=streams.ds_secret, read_token=streams.ds_read_secret
     )
     return Relay(Upstream(Repeating(service)))
 

@@ -1,4 +1,4 @@
-"""Connections to elsewhere: one HTTP session per running event loop, database touches off every loop."""
+"""Connections to elsewhere: one HTTP transport per running event loop, database touches off every loop."""
 
 import asyncio
 import contextvars
@@ -11,13 +11,15 @@ from threading import Lock
 from typing import ParamSpec, TypeVar
 
 import aiohttp
+import httpx
 from django.db import close_old_connections
+from httpx_aiohttp import AiohttpTransport
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 # Each with what closes it.
-_sessions: dict[asyncio.AbstractEventLoop, tuple[aiohttp.ClientSession, AsyncGenerator[None, None]]] = {}
+_transports: dict[asyncio.AbstractEventLoop, tuple[AiohttpTransport, AsyncGenerator[None, None]]] = {}
 _lock = Lock()
 
 KEPT_SECONDS = 4.0  # an idle connection; servers hang up on theirs after five or more
@@ -31,28 +33,28 @@ def _pool() -> ThreadPoolExecutor:
 _threads = _pool()
 
 
-def http_session() -> aiohttp.ClientSession:
-    """The running loop's session: one fails on a second loop, so each loop has its own.
+def http_transport() -> httpx.AsyncBaseTransport:
+    """The running loop's transport: one fails on a second loop, so each loop has its own.
 
     It is closed with its loop, if that is shut down in order as `asyncio.run` and `async_to_sync` do.
     """
     loop = asyncio.get_running_loop()
     with _lock:
-        for ended in [known for known in _sessions if known.is_closed()]:
-            del _sessions[ended]
-        if loop not in _sessions:
-            _sessions[loop] = _opened()
-        return _sessions[loop][0]
+        for ended in [known for known in _transports if known.is_closed()]:
+            del _transports[ended]
+        if loop not in _transports:
+            _transports[loop] = _opened()
+        return _transports[loop][0]
 
 
-def _opened() -> tuple[aiohttp.ClientSession, AsyncGenerator[None, None]]:
-    # No cap: every live read holds a connection for a minute.
+def _opened() -> tuple[AiohttpTransport, AsyncGenerator[None, None]]:
+    # No cap: every live read holds a connection for a minute. The session brings its own TLS.
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_SECONDS)
-    session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+    session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=True)
     closing = _closing(session)
     with suppress(StopIteration):
         closing.__anext__().send(None)  # as far as its yield, without a wait
-    return session, closing
+    return AiohttpTransport(client=session, verify=False), closing
 
 
 async def _closing(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:

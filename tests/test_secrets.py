@@ -17,16 +17,16 @@ from durable_chat.streams.protocol.secrets import Secret, StreamsSecret
 from tests.live import ROOT
 
 MIXED = """
-from durable_chat.connections import http_session
+from durable_chat.connections import http_transport
 from durable_chat.keys import ModelKey
 from durable_chat.messages import Prompt
 from durable_chat.streams.client.http import HTTPHandler
 from durable_chat.streams.protocol.secrets import StreamsSecret
 
-HTTPHandler("https://streams.example", http_session, token=StreamsSecret("s"))
+HTTPHandler("https://streams.example", http_transport, token=StreamsSecret("s"))
 Prompt("c", "r", (), {}, key=ModelKey("k"))
-HTTPHandler("https://streams.example", http_session, token=ModelKey("k"))  # wrong
-HTTPHandler("https://streams.example", http_session, token="s")  # wrong
+HTTPHandler("https://streams.example", http_transport, token=ModelKey("k"))  # wrong
+HTTPHandler("https://streams.example", http_transport, token="s")  # wrong
 Prompt("c", "r", (), {}, key=StreamsSecret("s"))  # wrong
 Prompt("c", "r", (), {}, key="k")  # wrong
 """

@@ -5,7 +5,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-import aiohttp
+import httpx
 
 from durable_chat.streams.client import StreamClient
 from durable_chat.streams.client.http import HTTPHandler
@@ -23,7 +23,7 @@ class Served:
         with self._process.stdout as printed:
             self.url = f"{printed.readline().strip()}/v1/stream/"
 
-    def client(self, connections: aiohttp.ClientSession) -> StreamClient:
+    def client(self, connections: httpx.AsyncBaseTransport) -> StreamClient:
         return StreamClient(HTTPHandler(self.url, lambda: connections))
 
     def kill(self) -> None:

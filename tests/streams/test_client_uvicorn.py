@@ -5,7 +5,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
-import aiohttp
+import httpx
 import pytest
 import uvicorn
 
@@ -17,6 +17,7 @@ from durable_chat.streams.protocol.secrets import StreamsSecret
 from durable_chat.streams.server import StreamServer
 from durable_chat.streams.server.auth import Access
 from durable_chat.streams.stores.memory import MemoryStore
+from tests.streams.transports import on_aiohttp
 
 
 @pytest.fixture
@@ -33,13 +34,13 @@ async def url() -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def connections() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as connections:
+async def connections() -> AsyncIterator[httpx.AsyncBaseTransport]:
+    async with on_aiohttp() as connections:
         yield connections
 
 
 @pytest.fixture
-def client(url: str, connections: aiohttp.ClientSession) -> StreamClient:
+def client(url: str, connections: httpx.AsyncBaseTransport) -> StreamClient:
     return StreamClient(HTTPHandler(url, lambda: connections, token=StreamsSecret("write")))
 
 

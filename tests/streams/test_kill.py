@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import aiohttp
+import httpx
 
 from durable_chat.streams.client import Stamp, StreamClient
 from durable_chat.streams.protocol.errors import Unavailable
 from tests.streams.served import Served
+from tests.streams.transports import on_aiohttp
 
 ROUNDS = int(os.environ.get("SOAK_ROUNDS", "10"))
 WRITERS = 50
@@ -24,7 +25,7 @@ LIFE = (50, 400)  # acknowledgements between two deaths: some come before the fi
 class Site:
     """Whichever server lives now, and how much it has acknowledged."""
 
-    connections: aiohttp.ClientSession
+    connections: httpx.AsyncBaseTransport
     server: Served
     acknowledged: int = 0
     ending: bool = False
@@ -119,7 +120,7 @@ async def test_no_death_costs_or_doubles_a_message(tmp_path: Path) -> None:
     file = tmp_path / "streams.sqlite3"
     writers = [Writer(name) for name in range(WRITERS)]
     witness = Witness()
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as connections:
+    async with on_aiohttp() as connections:
         site = Site(connections, await asyncio.to_thread(Served, file))
         try:
             for stream in range(STREAMS):

@@ -1,13 +1,13 @@
-"""A streams server behind HTTP, as a Handler. The only module of the client that knows aiohttp."""
+"""A streams server behind HTTP, as a Handler. The only module of the client that knows httpx."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 import aiohttp
-from yarl import URL
+import httpx
 
 from durable_chat.streams.protocol.errors import BadRequest, Unavailable
 from durable_chat.streams.protocol.exchange import Request, Response
@@ -17,7 +17,8 @@ from durable_chat.streams.protocol.secrets import StreamsSecret
 _OF_ONE_HOP = frozenset(
     {"connection", "content-encoding", "content-length", "keep-alive", "te", "trailer", "transfer-encoding"}
 )
-_TROUBLE = (aiohttp.ClientError, OSError, TimeoutError)
+# Some errors of aiohttp pass through the transport that is built on it.
+_TROUBLE = (httpx.HTTPError, aiohttp.ClientError, OSError, TimeoutError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,31 +30,39 @@ class Patience:
     read: float = 15.0
     live: float = 75.0  # a live read is rolled, or kept alive, by its server within about 60
 
+    def of(self, request: Request) -> Mapping[str, float]:
+        """As a transport takes it."""
+        silence = self.live if "live" in request.query else self.read
+        return {"connect": self.connect, "write": self.write, "read": silence}
+
 
 class HTTPHandler:
     """Carries requests to the service at ``base_url``. Bodies of live reads are streamed, others are read.
 
-    ``session`` returns the running loop's ClientSession. ``token`` and ``headers`` are the service's and are
-    never shown; a ``read_token`` goes with GET and HEAD instead. Whatever keeps the service from answering is
-    Unavailable, also in the middle of a body. Redirects are not followed, and nothing is asked to be
-    compressed. A caller that is cancelled, or closes the response, gives the connection up at once.
+    ``transport`` returns the running loop's. It is asked itself: an ``AsyncClient`` in front of it costs as
+    much again, for redirects and cookies that are not wanted here. ``token`` and ``headers`` are the
+    service's and are never shown; a ``read_token`` goes with GET and HEAD instead. Whatever keeps the
+    service from answering is Unavailable, also in the middle of a body. Redirects are not followed, and
+    nothing is asked to be compressed. A caller that is cancelled, or closes the response, gives the
+    connection up at once.
     """
 
     def __init__(
         self,
         base_url: str,
-        session: Callable[[], aiohttp.ClientSession],
+        transport: Callable[[], httpx.AsyncBaseTransport],
         *,
         token: StreamsSecret | None = None,
         read_token: StreamsSecret | None = None,
         headers: Mapping[str, str] | None = None,
         patience: Patience | None = None,
     ) -> None:
-        url = urlsplit(base_url)
-        if url.scheme not in {"http", "https"} or not url.hostname or url.query or url.fragment:
+        url = httpx.URL(base_url)
+        if url.scheme not in {"http", "https"} or not url.host or url.query or url.fragment:
             raise ValueError("The base URL of a stream service is http(s)://host/…")
-        self._base_url = base_url.rstrip("/")
-        self._session = session
+        self._url = url
+        self._root = url.raw_path.decode().rstrip("/")
+        self._transport = transport
         self._patience = patience or Patience()
         common = {name.lower(): value for name, value in (headers or {}).items()}
         common["accept-encoding"] = "identity"
@@ -61,51 +70,46 @@ class HTTPHandler:
         self._read_headers = {**common, **_bearer(read_token or token)}
 
     def __repr__(self) -> str:
-        return f"HTTPHandler({urlsplit(self._base_url).hostname!r})"
+        return f"HTTPHandler({self._url.host!r})"
 
     async def __call__(self, request: Request) -> Response:
         """Send ``request``. Raises Unavailable, and BadRequest for a path that would leave the base URL."""
-        url = self._url(request)
-        own = self._read_headers if request.method in {"GET", "HEAD"} else self._write_headers
-        silence = self._patience.live if "live" in request.query else self._patience.read
+        outgoing = self._outgoing(request)
         try:
-            # aiohttp does not time the writing, so all that comes before the answer is timed as one.
-            async with asyncio.timeout(self._patience.connect + self._patience.write + silence):
-                response = await self._session().request(
-                    request.method,
-                    url,
-                    headers={**self._named(request.headers), **own},
-                    data=request.body or None,
-                    allow_redirects=False,
-                    timeout=aiohttp.ClientTimeout(sock_connect=self._patience.connect, sock_read=silence),
-                )
+            # Not every transport times the writing, so all that comes before the answer is timed as one.
+            async with asyncio.timeout(sum(outgoing.extensions["timeout"].values())):
+                response = await self._transport().handle_async_request(outgoing)
             body = _Body(response) if "live" in request.query else await _whole(response)
         except _TROUBLE as error:
             raise _unavailable(error) from None
-        headers = {
-            key: value for name, value in response.headers.items() if (key := name.lower()) not in _OF_ONE_HOP
-        }
-        return Response(response.status, headers, body)
+        headers = {name: value for name, value in response.headers.items() if name not in _OF_ONE_HOP}
+        return Response(response.status_code, headers, body)
 
-    def _url(self, request: Request) -> URL:
+    def _outgoing(self, request: Request) -> httpx.Request:
+        own = self._read_headers if request.method in {"GET", "HEAD"} else self._write_headers
         # One order, so that caches see one URL (section 10.1).
         query = urlencode(sorted(request.query.items()))
-        path = f"{self._base_url}/{_quoted(request.path)}"
-        return URL(f"{path}?{query}" if query else path, encoded=True)
+        path = f"{self._root}/{_quoted(request.path)}"
+        return httpx.Request(
+            request.method,
+            self._url.copy_with(raw_path=(f"{path}?{query}" if query else path).encode()),
+            headers={**self._named(request.headers), **own},
+            content=request.body or None,
+            extensions={"timeout": self._patience.of(request)},
+        )
 
     def _named(self, headers: Mapping[str, str]) -> Mapping[str, str]:
         """The headers, with the stream to fork named by its URL's whole path (section 4.2)."""
         source = headers.get(STREAM_FORKED_FROM)
         if source is None:
             return headers
-        root = urlsplit(self._base_url).path.rstrip("/")
-        return {**headers, STREAM_FORKED_FROM: f"{root}/{_quoted(source)}"}
+        return {**headers, STREAM_FORKED_FROM: f"{self._root}/{_quoted(source)}"}
 
 
 class _Body:
     """A body that arrives in pieces; closing it closes the connection unless it was read to its end."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: httpx.Response) -> None:
         self._response = response
         self._pieces = self._read()
 
@@ -113,20 +117,22 @@ class _Body:
         return self._pieces
 
     async def aclose(self) -> None:
-        self._response.close()
+        await self._response.aclose()
         await self._pieces.aclose()
 
     async def _read(self) -> AsyncGenerator[bytes, None]:
         try:
-            async for piece in self._response.content.iter_any():
+            async for piece in self._response.aiter_raw():
                 yield piece
         except _TROUBLE as error:
             raise _unavailable(error) from None
 
 
-async def _whole(response: aiohttp.ClientResponse) -> bytes:
-    async with response:
-        return await response.read()
+async def _whole(response: httpx.Response) -> bytes:
+    try:
+        return b"".join([piece async for piece in response.aiter_raw()])
+    finally:
+        await response.aclose()
 
 
 def _bearer(token: StreamsSecret | None) -> Mapping[str, str]:
