@@ -3,6 +3,7 @@
 from durable_chat import conf
 from durable_chat.runs import ends, launch, loop, shutdown, sweep
 from durable_chat.runs.workers import framework
+from durable_chat.streams.departure import departure
 
 _task = framework().task(backend=conf.get().tasks.backend, queue_name=conf.get().tasks.queue)
 
@@ -13,6 +14,9 @@ def answer(run_id: str) -> None:
 
     A worker that is told to end, or that gives its tasks no more time, ends the answer in its order.
     """
+    if departure.begun:
+        answer.enqueue(run_id)  # for a worker that stays
+        return
     shutdown.watch()
     sweep.start()
     try:

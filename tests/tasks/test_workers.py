@@ -33,18 +33,31 @@ class Site:
         return rows(self.directory, conversation)[-1].state
 
     def delivers_again(self, run_id: str) -> None:
-        enqueue = f"from durable_chat.runs.tasks import answer; answer.enqueue({run_id!r})"
-        command = [sys.executable, "manage.py", "shell", "--command", enqueue]
+        self.runs(f"from durable_chat.runs.tasks import answer; answer.enqueue({run_id!r})")
+
+    def runs(self, statements: str) -> None:
+        command = [sys.executable, "manage.py", "shell", "--command", statements]
         subprocess.run(command, cwd=ROOT, env=self.server.environment, capture_output=True, check=True)
 
 
+SOON = pytest.mark.parametrize("again_seconds", ["1"])
+
+
+@pytest.fixture
+def again_seconds() -> str:
+    """So long that nobody gives a task out again."""
+    return "3600"
+
+
 @pytest.fixture(params=["database", "redis"])
-def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
+def site(request: pytest.FixtureRequest, tmp_path: Path, again_seconds: str) -> Iterator[Site]:
     kept: Kept = request.param
     if reason := why_not(kept):
         pytest.skip(reason)
     queue = new_queue()
-    server = LiveServer(tmp_path, env={"LEASE_SECONDS": "1", **environment(kept, queue)})
+    server = LiveServer(
+        tmp_path, env={"LEASE_SECONDS": "1", **environment(kept, queue, again_seconds=again_seconds)}
+    )
     worker = Worker(server, kept, queue)
     server.migrate()
     try:
@@ -135,6 +148,7 @@ async def test_a_task_delivered_twice_answers_once(site: Site, person: Person) -
     assert sum(chunk["type"] == "RUN_STARTED" for chunk in chunks) == 1
 
 
+@SOON
 async def test_a_task_that_is_lost_is_given_out_again(site: Site, person: Person) -> None:
     conversation = await asked(person, "words=3")
     await until(lambda: site.state(conversation) == "accepted")
@@ -144,6 +158,22 @@ async def test_a_task_that_is_lost_is_given_out_again(site: Site, person: Person
     assert said(chunks, rows(site.directory, conversation)[0].id) == words(3)
 
 
+async def test_a_worker_that_is_about_to_end_leaves_its_task_to_another(site: Site, person: Person) -> None:
+    conversation = await asked(person, "words=3")
+    await until(lambda: site.state(conversation) == "accepted")
+    forget(site.kept, site.queue, directory=site.directory)
+    (run,) = rows(site.directory, conversation)
+    site.runs(
+        "from durable_chat.streams.departure import departure; departure.begun = True\n"
+        f"from durable_chat.runs.tasks import answer; answer.call({run.id!r})"
+    )
+    assert site.state(conversation) == "accepted"
+    site.worker.start()
+    chunks = await settled(person, conversation, directory=site.directory)
+    assert said(chunks, run.id) == words(3)
+
+
+@SOON
 async def test_without_workers_the_server_answers_what_was_left_to_them(site: Site, person: Person) -> None:
     """The host has changed its mind: nobody waits for ever."""
     conversation = await asked(person, "words=3")
