@@ -7,6 +7,7 @@ from typing import Final
 
 from benchmarks import loops, machine, peers, rounds, table, through
 from benchmarks.rounds import Scale
+from benchmarks.table import Row
 
 README: Final = Path(__file__).with_name("README.md")
 BEGIN: Final = "<!-- measured -->\n"
@@ -24,13 +25,13 @@ _QUICK: Final = Scale(rounds=3, seconds=0.6, live_seconds=1.5, messages=20_000, 
 def main() -> None:
     arguments = _arguments()
     peers.pin_generator()
-    report = loops.run(_measure(arguments))
-    print(report)
+    conditions, rows = loops.run(_measure(arguments))
+    print(f"{conditions}\n{table.render(rows)}\n")
     if arguments.write:
-        _write(report)
+        _write(conditions, rows)
 
 
-async def _measure(arguments: argparse.Namespace) -> str:
+async def _measure(arguments: argparse.Namespace) -> tuple[str, list[Row]]:
     scale = _scale(arguments)
     wanted = arguments.only or [*rounds.WORKS, *_ALONE]
     ceiling = await rounds.ceiling(scale)
@@ -39,11 +40,11 @@ async def _measure(arguments: argparse.Namespace) -> str:
     for name, measure in _ALONE.items():
         if name in wanted:
             rows += await measure(scale, arguments.directory, _say)
-    return (
+    conditions = (
         f"{machine.describe(arguments.directory)} Medians of {scale.rounds} rounds.\n"
-        f"The load generator's ceiling is {table.figure(ceiling)} requests/s.\n\n"
-        f"{table.render(rows)}\n"
+        f"The load generator's ceiling is {table.figure(ceiling)} requests/s.\n"
     )
+    return conditions, rows
 
 
 def _scale(arguments: argparse.Namespace) -> Scale:
@@ -59,7 +60,7 @@ def _arguments() -> argparse.Namespace:
         "--large", action="store_true", help="flatness up to 1 000 000 messages, 100 000 streams"
     )
     parser.add_argument("--only", nargs="+", choices=[*rounds.WORKS, *_ALONE], help="leave out the rest")
-    parser.add_argument("--write", action="store_true", help="put the result into benchmarks/README.md")
+    parser.add_argument("--write", action="store_true", help="put the rows into benchmarks/README.md")
     parser.add_argument(
         "--directory",
         type=Path,
@@ -73,10 +74,10 @@ def _say(what: str) -> None:
     print(what, file=sys.stderr, flush=True)
 
 
-def _write(report: str) -> None:
+def _write(conditions: str, rows: list[Row]) -> None:
     head, _, rest = README.read_text().partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    README.write_text(f"{head}{BEGIN}\n{report}\n{END}{tail}")
+    before, _, tail = rest.partition(END)
+    README.write_text(f"{head}{BEGIN}\n{conditions}\n{table.render(rows, before=before)}\n\n{END}{tail}")
 
 
 if __name__ == "__main__":

@@ -72,15 +72,33 @@ class Row:
 _HEADS: Final = ["work", "unit", "embedded", "against", "its figure", "ratio", "rounds", "target", ""]
 
 
-def render(rows: Iterable[Row]) -> str:
-    """A table that reads as well in a terminal as in Markdown."""
-    lines = [_HEADS, *(row.cells() for row in rows)]
+def render(rows: Iterable[Row], *, before: str = "") -> str:
+    """A table that reads as well in a terminal as in Markdown.
+
+    ``before`` is a text with an earlier one, whose rows stay where they were not measured again.
+    """
+    lines = [_HEADS, *_merged(_cells_in(before), [row.cells() for row in rows])]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rule = ["-" * width for width in widths]
     return "\n".join(
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
         for line in [lines[0], rule, *lines[1:]]
     )
+
+
+def _merged(before: list[list[str]], cells: list[list[str]]) -> list[list[str]]:
+    known = {_key(line): line for line in before}
+    return list((known | {_key(line): line for line in cells}).values())
+
+
+def _key(cells: list[str]) -> tuple[str, str]:
+    """The work, and against whom."""
+    return cells[0], cells[3]
+
+
+def _cells_in(text: str) -> list[list[str]]:
+    rows = [line.strip("|\n").split("|") for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row] for row in rows[2:]]
 
 
 def figure(value: float) -> str:

@@ -47,6 +47,14 @@ def test_the_table_is_aligned() -> None:
     assert "| 12 300 " in lines[2]
 
 
+def test_rows_that_were_not_measured_again_stay() -> None:
+    old = [Row(work, "ms", "", [1.0], [], Target(5, at_most=True)) for work in ("one", "other")]
+    new = [Row(work, "ms", "", [2.0], [], Target(5, at_most=True)) for work in ("other", "third")]
+    lines = render(new, before=f"Some text.\n\n{render(old)}\n").splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:4]] for line in lines[2:]]
+    assert cells == [["one", "ms", "1"], ["other", "ms", "2"], ["third", "ms", "2"]]
+
+
 @pytest.mark.parametrize(
     ("received", "body"),
     [

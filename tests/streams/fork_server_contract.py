@@ -7,7 +7,7 @@ from contextlib import aclosing
 import pytest
 
 from durable_chat.streams.protocol.exchange import Handler
-from tests.streams.server_contract import BINARY, CLOSE, JSON, TEXT, Door, control, producer, sentence
+from tests.streams.door import BINARY, CLOSE, JSON, TEXT, Door, control, producer, sentence
 
 
 def of(source: Door, offset: str | None = None, sub_offset: int | None = None) -> dict[str, str]:

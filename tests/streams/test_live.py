@@ -11,8 +11,8 @@ from durable_chat.streams.protocol import cursors
 from durable_chat.streams.protocol.exchange import Request, Response
 from durable_chat.streams.server import StreamServer
 from durable_chat.streams.stores.memory import MemoryStore
+from tests.streams.door import JSON, Door, control
 from tests.streams.hub_contract import nothing_is_left
-from tests.streams.server_contract import JSON, Door, control
 from tests.streams.test_hub import settled
 from tests.streams.test_protocol import sse_events
 

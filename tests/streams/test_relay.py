@@ -23,9 +23,10 @@ from durable_chat.streams.protocol.errors import Unavailable
 from durable_chat.streams.protocol.exchange import Handler, Request, Response
 from durable_chat.streams.server import StreamServer
 from durable_chat.streams.stores.memory import MemoryStore
+from tests.streams.door import OPTIONS
 from tests.streams.faulty import CutBody, Fault, Faulty, busy, cut_after, fine, lost_request
 from tests.streams.hub_contract import SOON, nothing_is_left
-from tests.streams.server_contract import OPTIONS, ServerContract
+from tests.streams.server_contract import ServerContract
 
 JSON = {"content-type": "application/json"}
 SSE = {"content-type": "text/event-stream"}

@@ -17,9 +17,10 @@ from durable_chat.streams.protocol.exchange import Handler, Request, Response
 from durable_chat.streams.server import Access, StreamServer
 from durable_chat.streams.stores.memory import MemoryStore
 from durable_chat.streams.stores.sqlite import SQLiteStore
+from tests.streams.door import OPTIONS, Door, control
 from tests.streams.fork_server_contract import ForkingServer
 from tests.streams.postgres import Schema
-from tests.streams.server_contract import OPTIONS, Door, ServerContract, control
+from tests.streams.server_contract import ServerContract
 
 ROOT = "/v1/stream/"
 

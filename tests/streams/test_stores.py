@@ -12,7 +12,8 @@ from durable_chat.streams.stores.memory import MemoryStore
 from durable_chat.streams.stores.sqlite import SQLiteStore
 from tests.streams.fork_contract import Forking
 from tests.streams.postgres import Schema
-from tests.streams.store_contract import TEXT, Clock, WholeContract
+from tests.streams.store_contract import TEXT, Clock
+from tests.streams.store_life_contract import WholeContract
 
 
 @pytest.fixture
