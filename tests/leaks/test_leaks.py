@@ -14,7 +14,7 @@ import pytest
 from websockets.sync.client import connect
 
 from tests.browser.wire import Wire
-from tests.clients.visitor import Visitor
+from tests.clients.visitor import Visitor, stored
 from tests.leaks.site import CONTROL, fingerprint
 from tests.live import LiveServer
 from tests.service import Service
@@ -102,9 +102,7 @@ def test_nothing_leaks(site: Site, packages: None, streams_env: Mapping[str, str
         look(ada, conversation)
         provoke(ada, conversation)
         knock(ada, site)
-        for driver in ("tanstack_tabs", "ai_sdk_send"):
-            prompts = {"prompts": ["hello"]} if driver == "tanstack_tabs" else {"prompt": "hello"}
-            ada.drive(driver, ada.begin(), **prompts)
+        drive(ada)
         leave(ada, bob, conversation)
         assert in_processes(site) == []
     if streams_env:
@@ -190,6 +188,17 @@ def look(ada: User, conversation: str) -> None:
     for page in ("/admin/durable-streams/", "/admin/durable-streams/?q=chat"):
         ada.http.get(page)
     ada.post(f"/api/chat/{conversation}/stop", {})
+
+
+def drive(ada: User) -> None:
+    """The published clients, whose messages come back signed."""
+    tanstack, sdk = ada.begin(), ada.begin()
+    (tab,) = ada.drive("tanstack_tabs", tanstack, prompts=["hello"])["tabs"]
+    chat = ada.drive("ai_sdk_send", sdk, prompt="hello")
+    for conversation, messages in ((tanstack, tab["messages"]), (sdk, chat["messages"])):
+        assert ada.settled(conversation) == stored(messages)
+        assert ada.hydrate(conversation)["messages"][0]["metadata"]["author"]["name"] == "ada"
+        assert '"name":"ada"' in json.dumps(ada.chunks(conversation), separators=(",", ":"))
 
 
 def provoke(ada: User, conversation: str) -> None:
