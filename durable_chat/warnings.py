@@ -1,5 +1,6 @@
 """What `manage.py check` warns of: what works, and would leak, lose or hold back."""
 
+import logging
 from collections import Counter
 from collections.abc import AsyncIterable, Iterator, Mapping, Sequence
 from inspect import isfunction
@@ -16,6 +17,8 @@ from django.utils.module_loading import import_string
 from durable_chat import conf
 from durable_chat.consumers import ConversationConsumer
 from durable_chat.streams.embedded import conf as embedded
+
+log = logging.getLogger(__name__)
 
 LOOPBACK: Final = ("localhost", "127.", "::1")
 HOLDING: Final = ("django.middleware.gzip.GZipMiddleware", "django.middleware.http.ConditionalGetMiddleware")
@@ -67,10 +70,11 @@ def _open_websocket() -> Iterator[CheckMessage]:
 
 
 def _asgi_application() -> Any:
-    """None where it is not said, or cannot be imported here, which is its server's to complain of."""
+    """None where it is not said, or cannot be imported here: that is for its server to complain of."""
     try:
         return import_string(conf.host("ASGI_APPLICATION") or "")
-    except (ImportError, ImproperlyConfigured):
+    except Exception as error:  # noqa: BLE001 - the host's own module, which may raise anything
+        log.debug("ASGI_APPLICATION was not looked at: %s", type(error).__name__)
         return None
 
 

@@ -78,6 +78,7 @@ MEMORY = {"DURABLE_STREAMS": {"STORE": "memory"}}
         ("W002", asgi("by_hand"), asgi("within")),
         ("W002", asgi("opened"), asgi("nothing")),
         ("W002", asgi("opened"), asgi("missing")),
+        ("W002", asgi("opened"), {"ASGI_APPLICATION": "tests.service.no_such.module"}),
         ("W003", MEMORY, MEMORY | {"DEBUG": True}),
         ("W003", MEMORY, MEMORY | remote("https://streams.example")),
         ("W004", tokens("t", "t"), tokens("t", "u")),
