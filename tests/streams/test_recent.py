@@ -179,3 +179,11 @@ async def test_what_expired_is_gone(tmp_path: Path) -> None:
     with pytest.raises(StreamNotFound):
         await store.read("a", 0, limit=ALL)
     await store.aclose()
+
+
+async def test_what_others_delete_is_forgotten(store: SQLiteStore, other: SQLiteStore) -> None:
+    await store.create("a", NewStream(TEXT, batch=Batch(b"secret", 6)))
+    await other.delete("a")
+    with pytest.raises(StreamNotFound):
+        await store.head("a")
+    assert store._windows.size == 0

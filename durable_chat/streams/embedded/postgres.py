@@ -1,9 +1,7 @@
 """A store in the site's own PostgreSQL: durable before it is acknowledged, shared by all its processes."""
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -14,18 +12,17 @@ from durable_chat.streams.embedded.postgres_drain import Drain, Write
 from durable_chat.streams.embedded.postgres_listener import Listener
 from durable_chat.streams.embedded.postgres_tables import Row
 from durable_chat.streams.embedded.postgres_threads import SWEPT_AT_ONCE, Reader, Writer
-from durable_chat.streams.protocol.errors import StreamGone, StreamNotFound
+from durable_chat.streams.protocol.errors import StreamNotFound
 from durable_chat.streams.protocol.forks import Fork
 from durable_chat.streams.stores import rules
 from durable_chat.streams.stores.base import Append, Appended, Created, NewStream, Page, Stream
 from durable_chat.streams.stores.catalogue import Listed
-from durable_chat.streams.stores.jobs import Crew, Inbox
-from durable_chat.streams.stores.waiters import Waiters
+from durable_chat.streams.stores.threaded import ThreadedStore
 
 _READERS: Final = 3
 
 
-class PostgresStore:
+class PostgresStore(ThreadedStore[Connection, Drain]):
     """Keeps streams in the tables of the ``durable_streams`` app. A ``CataloguedStore``.
 
     ``parameters`` gives what psycopg needs to connect, and is asked for every connection. A process holds one
@@ -45,14 +42,11 @@ class PostgresStore:
         clock: Callable[[], float] = time.time,
     ) -> None:
         database = Database(parameters, pooled, busy_seconds)
-        self._clock = clock
-        self._waiters = Waiters()
-        self._writes: Inbox[Drain] = Inbox()
-        self._reads: Inbox[Connection] = Inbox(workers=_READERS)
+        super().__init__(readers=_READERS, clock=clock)
         self._listener = Listener(database, self._waiters)
         writer = Writer(database, self._writes, self._waiters, sweep=self._sweep)
         readers = (Reader("reader", database, self._reads) for _ in range(_READERS))
-        self._crew = Crew([self._writes, self._reads], [writer, *readers])
+        self._hire([writer, *readers])
 
     async def create(self, path: str, new: NewStream) -> Created:
         self._crew.start()
@@ -70,30 +64,9 @@ class PostgresStore:
             Write(partial(self._append, path, append), (path,), append.producer, size=size)
         )
 
-    async def head(self, path: str) -> Stream:
-        self._crew.start()
-        return await self._reads.ask(partial(self._head, path))
-
-    async def read(self, path: str, position: int | None, *, limit: int) -> Page:
-        self._crew.start()
-        page = await self._reads.ask(partial(self._read, path, position, limit=limit))
-        now = self._clock()
-        if rules.touch_due(page.stream, now=now):  # noted behind the answer: no reader waits for the writer
-            self._writes.tell(Write(partial(_touch, path, page.stream.tag, now), (path,)))
-        return page
-
     async def delete(self, path: str) -> None:
         self._crew.start()
         await self._writes.ask(Write(partial(self._delete, path), (path,), deletes=True))
-
-    async def wait(self, path: str, position: int, *, timeout: float) -> None:
-        with self._waiters.at(path, position) as woken, suppress(StreamNotFound, StreamGone, TimeoutError):
-            self._listener.attend()
-            stream = await self.head(path)
-            if stream.tail > position or stream.closed:
-                return
-            async with asyncio.timeout(timeout):
-                await woken
 
     async def scan(self, *, prefix: str = "", after: str = "", limit: int) -> list[Listed]:
         self._crew.start()
@@ -104,15 +77,6 @@ class PostgresStore:
     async def sweep(self, *, limit: int) -> int:
         self._crew.start()
         return await self._writes.ask(Write(partial(self._sweep, limit=limit)))
-
-    async def aclose(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(None, self.close)
-
-    def close(self) -> None:
-        """``aclose`` for callers without a loop. What was asked before is done first."""
-        self._crew.close()
-        self._listener.close()
-        self._waiters.wake_all()
 
     def _create(self, path: str, new: NewStream, drain: Drain) -> Created:
         row = self._look(path, drain)
@@ -166,6 +130,15 @@ class PostgresStore:
             self._look(path, drain)
         return len(over)
 
+    def _touch(self, path: str, stream: Stream) -> Write:
+        return Write(partial(_note_use, path, stream), (path,))
+
+    def _attend(self) -> None:
+        self._listener.attend()
+
+    def _let_go(self) -> None:
+        self._listener.close()
+
     def _head(self, path: str, connection: Connection) -> Stream:
         return self._check_there(path, tables.find(connection, path)).stream
 
@@ -199,7 +172,7 @@ def _fork(new: NewStream, fork: Fork, source: Row | None, drain: Drain) -> NewSt
     return new
 
 
-def _touch(path: str, tag: str, now: float, drain: Drain) -> None:
+def _note_use(path: str, stream: Stream, drain: Drain) -> None:
     row = drain.find(path)
-    if row is not None and row.stream.tag == tag and row.stream.touched < now:
-        drain.update(path, replace(row.stream, touched=now))
+    if row is not None and row.stream.tag == stream.tag and row.stream.touched < stream.touched:
+        drain.update(path, replace(row.stream, touched=stream.touched))

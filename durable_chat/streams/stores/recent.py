@@ -152,16 +152,20 @@ class Glance:
     def open(self) -> None:
         """Be ready, if possible. For a thread, which may wait for the disk."""
         if self._connection is None:
-            with self._lock, suppress(sqlite3.Error, Unavailable):
-                self._connection = self._connection or self._file.connect()
+            with suppress(sqlite3.Error, Unavailable):
+                self._use(self._file.connect())
 
     def close(self) -> None:
-        with self._lock:
-            if self._connection is not None:
-                with suppress(sqlite3.Error):
-                    self._connection.close()
-            self._connection = None
+        """Until it is opened again, nothing is found."""
+        self._use(None)
+
+    def _use(self, connection: sqlite3.Connection | None) -> None:
+        with self._lock:  # which a loop may wait for: so nothing is opened or closed within it
+            before, self._connection = self._connection, connection
             self._found.clear()  # each connection counts versions for itself
+        if before is not None:
+            with suppress(sqlite3.Error):
+                before.close()
 
     def find(self, path: str) -> Stream | None:
         """What is kept at a path by now; ``None``: nothing, or it cannot be told so."""

@@ -1,31 +1,27 @@
 """A store in a SQLite file of its own: durable before it is acknowledged."""
 
-import asyncio
 import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-from durable_chat.streams.protocol.errors import StreamGone, StreamNotFound
+from durable_chat.streams.protocol.errors import StreamNotFound
 from durable_chat.streams.protocol.forks import Fork
 from durable_chat.streams.stores import rules, tables
 from durable_chat.streams.stores.base import Append, Appended, Created, NewStream, Page, Stream
 from durable_chat.streams.stores.catalogue import Listed
 from durable_chat.streams.stores.file import File, Synchronous
-from durable_chat.streams.stores.jobs import Crew, Inbox
 from durable_chat.streams.stores.recent import RECENT_BYTES, Glance, Windows
 from durable_chat.streams.stores.tables import Row
+from durable_chat.streams.stores.threaded import ThreadedStore
 from durable_chat.streams.stores.threads import SWEPT_AT_ONCE, Reader, Transaction, Writer
-from durable_chat.streams.stores.waiters import Waiters
 
 _READERS: Final = 2
 
 
-class SQLiteStore:
+class SQLiteStore(ThreadedStore[sqlite3.Connection, Transaction]):
     """Keeps streams in the file at ``path``; other processes may use it too. A ``CataloguedStore``.
 
     ``synchronous`` is SQLite's: with FULL what was acknowledged survives a power cut, with NORMAL only the
@@ -45,22 +41,19 @@ class SQLiteStore:
         clock: Callable[[], float] = time.time,
     ) -> None:
         file = File(path, synchronous, busy_seconds)
-        self._clock = clock
-        self._waiters = Waiters()
+        super().__init__(readers=_READERS, clock=clock)
         self._windows = Windows(recent_bytes)
-        self._glance = glance = Glance(file)
-        self._writes: Inbox[Transaction] = Inbox()
-        self._reads: Inbox[sqlite3.Connection] = Inbox(workers=_READERS)
+        self._glance = Glance(file)
         self._writer = Writer(
             file,
             self._writes,
             self._waiters,
             windows=self._windows,
-            glance=glance,
+            glance=self._glance,
             sweep=self._sweep,
         )
-        readers = (Reader("reader", file, self._reads, glance=glance) for _ in range(_READERS))
-        self._crew = Crew([self._writes, self._reads], [self._writer, *readers])
+        readers = (Reader("reader", file, self._reads, glance=self._glance) for _ in range(_READERS))
+        self._hire([self._writer, *readers])
 
     async def create(self, path: str, new: NewStream) -> Created:
         self._crew.start()
@@ -70,33 +63,9 @@ class SQLiteStore:
         self._crew.start()
         return await self._writes.ask(partial(self._append, path, append))
 
-    async def head(self, path: str) -> Stream:
-        self._crew.start()
-        return self._at_hand(path) or (await self._reads.ask(partial(self._find, path))).stream
-
-    async def read(self, path: str, position: int | None, *, limit: int) -> Page:
-        self._crew.start()
-        page = self._recall(path, position, limit=limit)
-        if page is None:
-            page = await self._reads.ask(partial(self._read, path, position, limit=limit))
-        now = self._clock()
-        if rules.touch_due(page.stream, now=now):  # noted behind the answer: no reader waits for the writer
-            self._writes.tell(partial(_touch, path, replace(page.stream, touched=now)))
-        return page
-
     async def delete(self, path: str) -> None:
         self._crew.start()
         await self._writes.ask(partial(self._delete, path))
-
-    async def wait(self, path: str, position: int, *, timeout: float) -> None:
-        with self._waiters.at(path, position) as woken, suppress(StreamNotFound, StreamGone, TimeoutError):
-            if not self._writer.watches:
-                self._writes.nudge()
-            stream = await self.head(path)
-            if stream.tail > position or stream.closed:
-                return
-            async with asyncio.timeout(timeout):
-                await woken
 
     async def scan(self, *, prefix: str = "", after: str = "", limit: int) -> list[Listed]:
         self._crew.start()
@@ -107,15 +76,6 @@ class SQLiteStore:
     async def sweep(self, *, limit: int) -> int:
         self._crew.start()
         return await self._writes.ask(partial(self._sweep, limit=limit))
-
-    async def aclose(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(None, self.close)
-
-    def close(self) -> None:
-        """``aclose`` for callers without a loop. What was asked before is done first."""
-        self._crew.close()
-        self._glance.close()
-        self._waiters.wake_all()
 
     def _create(self, path: str, new: NewStream, transaction: Transaction) -> Created:
         row = self._look(path, transaction)
@@ -162,6 +122,20 @@ class SQLiteStore:
         transaction.delete(path, row)
         return tables.find(transaction.connection, path)
 
+    def _touch(self, path: str, stream: Stream) -> Callable[[Transaction], None]:
+        return lambda transaction: tables.touch(transaction.connection, path, stream)
+
+    def _attend(self) -> None:
+        if not self._writer.watches:
+            self._writes.nudge()
+
+    def _let_go(self) -> None:
+        self._glance.close()
+        self._windows.clear()
+
+    def _head(self, path: str, connection: sqlite3.Connection) -> Stream:
+        return self._find(path, connection).stream
+
     def _read(self, path: str, position: int | None, connection: sqlite3.Connection, *, limit: int) -> Page:
         row = self._find(path, connection)
         page = tables.page(connection, row, row.stream.tail if position is None else position, limit=limit)
@@ -170,14 +144,12 @@ class SQLiteStore:
         return page
 
     def _recall(self, path: str, position: int | None, *, limit: int) -> Page | None:
-        """What ``read`` answers, if it is in memory."""
         stream = self._at_hand(path)
         if stream is None:
             return None
         return self._windows.page(path, stream, stream.tail if position is None else position, limit=limit)
 
     def _at_hand(self, path: str) -> Stream | None:
-        """The state of a stream that was used of late, if there is no more to say about it than that."""
         stream = self._glance.find(path) if path in self._windows else None
         if stream is None or stream.deleted or rules.is_over(stream, now=self._clock()):
             return None
@@ -186,6 +158,7 @@ class SQLiteStore:
     def _find(self, path: str, connection: sqlite3.Connection) -> Row:
         row = tables.find(connection, path)
         if row is None:
+            self._windows.note([(path, None)])  # another process has deleted it
             raise StreamNotFound
         now = self._clock()
         if rules.is_over(row.stream, now=now):
@@ -198,10 +171,6 @@ class SQLiteStore:
         for path in ended:
             self._look(path, transaction)
         return len(ended)
-
-
-def _touch(path: str, stream: Stream, transaction: Transaction) -> None:
-    tables.touch(transaction.connection, path, stream)
 
 
 def _fork(new: NewStream, fork: Fork, source: Row | None, connection: sqlite3.Connection) -> NewStream:
