@@ -1,7 +1,7 @@
 // Sends a prompt whose server is killed in mid-answer, comes back until the answer has ended, and asks once more.
 
 import { Chat } from './ai_sdk.mjs'
-import { drive, hydrated } from './support.mjs'
+import { drive, hydrated, steps } from './support.mjs'
 import { openTab } from './tanstack.mjs'
 
 const RETRY_MS = 250
@@ -16,6 +16,7 @@ async function reloaded() {
   for (;;) {
     await pause()
     const state = await hydrated('ai-sdk').catch(() => null)
+    steps.push(`reloaded ${JSON.stringify(state?.activeRun)}`)
     if (state === null) continue
     const chat = new Chat(state.messages)
     if (state.activeRun === null) return chat
@@ -26,6 +27,7 @@ async function reloaded() {
 async function byAiSdk(prompt, next) {
   let chat = new Chat()
   await chat.sendMessage({ text: prompt })
+  steps.push(`first answer: ${chat.status}`)
   if (chat.status === 'error') chat = await reloaded()
   await chat.sendMessage({ text: next })
   return chat.result()
@@ -36,7 +38,9 @@ async function byTanStack(prompt, next) {
   const tab = await openTab()
   const knocking = setInterval(() => tab.client.subscribe(), RETRY_MS)
   await tab.client.sendMessage(prompt)
+  steps.push(`first answer: ${tab.client.getStatus()}, ${tab.client.getConnectionStatus()}`)
   await tab.ended(1)
+  steps.push('its end')
   await tab.client.sendMessage(next)
   await tab.ended(2)
   clearInterval(knocking)

@@ -56,9 +56,12 @@ export class Until {
   }
 }
 
+// How far the scenario has come, for whoever reads why it did not end.
+export const steps = []
+
 // Runs the scenario and prints what it returns, whatever connections are still open.
 export async function drive(scenario) {
-  const timer = setTimeout(() => finish({ failure: 'The scenario did not end.' }, 1), PATIENCE_MS)
+  const timer = setTimeout(() => finish({ failure: `The scenario did not end: ${steps.join(', ') || 'no step'}.` }, 1), PATIENCE_MS)
   try {
     finish(await scenario(args), 0)
   } catch (error) {
