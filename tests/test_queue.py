@@ -99,12 +99,12 @@ async def test_a_message_that_waits_can_be_withdrawn(chatter: Chatter, by: str) 
     waiting = (await chatter.hydrate())["queued"][0]
     name = waiting["runId"] if by == "run" else "m-2"
     assert (await withdraw(chatter, name)).status_code == 204
-    assert (await withdraw(chatter, name)).status_code == 404
+    assert (await withdraw(chatter, name)).status_code == 409
     assert await line(chatter) == ["m-3"]
     await stop(chatter)
     await chatter.idle()
     assert (await chatter.texts())[2:] == [("user", "words=2"), ("assistant", words(2))]
-    assert (await withdraw(chatter, "m-3")).status_code == 404
+    assert (await withdraw(chatter, "m-3")).status_code == 409
     await all_is_well(chatter)
 
 

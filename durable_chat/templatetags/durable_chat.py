@@ -9,13 +9,15 @@ from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperatio
 from django.http import Http404, HttpRequest
 from django.middleware.csrf import get_token
 from django.template import Context
+from django.urls import reverse
 from django.utils.translation import gettext
 
+from durable_chat import conf
 from durable_chat import snapshot as snapshots
 from durable_chat.messages import Message, Part
 from durable_chat.models import Conversation, Visitor
 from durable_chat.permissions import owns, visitor_of
-from durable_chat.snapshot import Snapshot
+from durable_chat.snapshot import Snapshot, Waiting
 
 register = template.Library()
 
@@ -53,6 +55,9 @@ def durable_chat(
         "offset": taken.offset,
         "active_run": taken.active_run or "",
         "messages": [*messages, *_ending(taken)],
+        "queued": [_waiting(waiting) for waiting in taken.queued],
+        "when_busy": conf.get().when_busy,
+        "queue_url": reverse("durable_chat:queue", args=[conversation.pk, "-"]).removesuffix("-"),
         "csrf_token": get_token(request),
         "user_id": user_id,
         "unsigned": unsigned,
@@ -83,6 +88,10 @@ def _signed(message: dict[str, Any], user_id: str, unsigned: str) -> dict[str, A
     if message["role"] != "user" or (author is not None and author["id"] == user_id):
         return message
     return message | {"name": unsigned if author is None else author["name"]}
+
+
+def _waiting(waiting: Waiting) -> dict[str, str]:
+    return {"id": waiting.message.id, "name": waiting.run_id, "text": waiting.message.text()}
 
 
 def _ending(taken: Snapshot) -> list[dict[str, Any]]:

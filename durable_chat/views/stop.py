@@ -3,7 +3,7 @@
 from django.http import HttpRequest, HttpResponse
 
 from durable_chat.connections import in_database
-from durable_chat.exceptions import NotFound
+from durable_chat.exceptions import Conflict
 from durable_chat.runs import launch, loop
 from durable_chat.runs.queue import withdraw
 from durable_chat.views.base import ConversationView, empty_response
@@ -21,12 +21,12 @@ class StopView(ConversationView):
 
 
 class QueueView(ConversationView):
-    """`DELETE api/chat/<id>/queue/<run or message id>`: 204 when it no longer waits, 404 when it did not."""
+    """`DELETE api/chat/<id>/queue/<run or message id>`: 204, or 409 when no such message waits."""
 
     wrong_method = "DELETE here withdraws a message that waits for its turn."
 
     async def delete(self, request: HttpRequest, conversation_id: str, name: str) -> HttpResponse:
         await self.authorise(conversation_id, "send")
         if not await in_database(withdraw, conversation_id, name):
-            raise NotFound("No such message waits here: it was withdrawn, or its turn has come.")
+            raise Conflict("No such message waits here: it was withdrawn, or its turn has come.")
         return empty_response(204)

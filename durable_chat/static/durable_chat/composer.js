@@ -39,16 +39,16 @@ export class Composer {
   }
 
   /**
-   * Sending waits while an answer is being written, and the hint says so. The button stays in reach of the
-   * keyboard, which `disabled` would take from whoever stands on it.
+   * The hint says what sending does now; while it does nothing, the button stays in reach of the keyboard,
+   * which `disabled` would take from whoever stands on it.
    *
-   * @param {boolean} busy
+   * @param {"idle" | "busy" | "queue" | "interrupt"} state
    * @param {boolean} stoppable
    */
-  write(busy, stoppable) {
-    this.sendButton.setAttribute("aria-disabled", String(busy));
+  write(state, stoppable) {
+    this.sendButton.setAttribute("aria-disabled", String(state === "busy"));
     for (const element of /** @type {HTMLElement[]} */ ([...this.hint.children])) {
-      element.hidden = element.dataset.when !== (busy ? "busy" : "idle");
+      element.hidden = element.dataset.when !== state;
     }
     const left = !stoppable && document.activeElement === this.stopButton;
     this.stopButton.hidden = !stoppable;

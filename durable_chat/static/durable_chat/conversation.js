@@ -14,7 +14,8 @@
 
 import { Composer } from "./composer.js";
 import { Fold } from "./fold.js";
-import { Refused, getJson, newId, post } from "./requests.js";
+import { Queue } from "./queue.js";
+import { Refused, getJson, newId, post, remove } from "./requests.js";
 import { StreamReader } from "./stream.js";
 import { View, find } from "./view.js";
 
@@ -33,6 +34,7 @@ export class Conversation {
     this.root = root;
     this.view = new View(root);
     this.composer = new Composer(root, () => this.send());
+    this.queue = new Queue(root);
     this.fold = new Fold({ messages: this.view.adopt(), activeRun: root.dataset.activeRun || null });
     this.reader = new StreamReader({
       url: root.dataset.readUrl ?? "",
@@ -46,6 +48,13 @@ export class Conversation {
 
   get busy() {
     return this.#awaiting || this.fold.activeRun !== null;
+  }
+
+  /** What sending does now: "busy", nothing. */
+  get #state() {
+    const { whenBusy } = this.root.dataset;
+    if (!this.busy) return "idle";
+    return whenBusy === "queue" || whenBusy === "interrupt" ? whenBusy : "busy";
   }
 
   start() {
@@ -73,10 +82,11 @@ export class Conversation {
   /** @param {string} [text] @returns {Promise<boolean>} */
   async send(text = this.composer.text) {
     text = text.trim();
-    if (!text || this.busy) return false;
+    if (!text || this.#state === "busy") return false;
     const id = this.#unsent?.text === text ? this.#unsent.id : newId();
     const turn = { message: { id, role: "user", parts: [{ type: "text", content: text }] }, data: {} };
     if (!this.#emit("send", turn)) return false;
+    if (this.busy) return this.#wait(turn, text);
     const shown = this.fold.expect(id, text);
     this.view.draw(shown);
     this.view.scrollToEnd();
@@ -88,10 +98,61 @@ export class Conversation {
     }
     this.fold.forget(shown);
     this.view.redraw(this.fold.messages);
+    return this.#takeBack(id, text, error);
+  }
+
+  /**
+   * Send a message whose turn is yet to come: it is in no transcript before that.
+   *
+   * @param {{message: any, data: any}} turn @param {string} text @returns {Promise<boolean>}
+   */
+  async #wait({ message, data }, text) {
+    const { sendUrl = "", csrfToken = "" } = this.root.dataset;
+    this.queue.add(message.id, text);
+    if (this.composer.text.trim() === text) this.composer.text = "";
+    this.view.tell("");
+    try {
+      await post(sendUrl, csrfToken, { messages: [message], data });
+    } catch (error) {
+      if (this.queue.remove(message.id)) return this.#takeBack(message.id, text, error);
+    }
+    this.#unsent = null;
+    this.queue.confirm(message.id);
+    this.view.announce(this.#phrase("waits"));
+    return true;
+  }
+
+  /** @param {string} id @param {string} text @param {any} error */
+  #takeBack(id, text, error) {
     this.composer.text = [text, this.composer.text].filter(Boolean).join("\n\n");
     this.#unsent = { id, text };
     this.#refuse(error, "unsent", "retry");
     return false;
+  }
+
+  /** Take a message out of the line; its text is back in the composer, unless another is there. @param {string} id */
+  async withdraw(id, name = id) {
+    const { queueUrl = "", csrfToken = "" } = this.root.dataset;
+    try {
+      await remove(queueUrl + encodeURIComponent(name), csrfToken);
+    } catch (error) {
+      this.#refuse(error, "unwithdrawn");
+      return this.#recount();
+    }
+    const text = this.queue.remove(id);
+    if (!this.composer.text) this.composer.text = text;
+    this.composer.input.focus();
+    this.view.announce(this.#phrase("withdrawn"));
+  }
+
+  /** What waits may have been withdrawn elsewhere, of which no chunk tells. */
+  async #recount() {
+    try {
+      const { queued } = await getJson(this.root.dataset.hydrateUrl ?? "");
+      this.queue.sync(queued);
+    } catch {
+      // The next end of a run looks again.
+    }
   }
 
   /** @returns {Promise<boolean>} */
@@ -166,6 +227,7 @@ export class Conversation {
     this.root.dataset.offset = offset;
     this.root.dataset.activeRun = this.fold.activeRun ?? "";
     this.#recognise();
+    this.queue.settle((id) => this.fold.find(id));
     this.#refresh();
     for (const { runId, message } of turns) this.#turn(runId, message);
     if (chunks.length) this.#emit("chunks", { chunks, offset });
@@ -183,6 +245,7 @@ export class Conversation {
   #turn(runId, message) {
     if (runId) this.view.tell("");
     this.view.announce(runId ? this.#phrase("writing") : textOf(message?.role === "error" ? [message] : this.#said()));
+    if (!runId && !this.queue.empty) void this.#recount();
     this.#emit("run", { runId });
   }
 
@@ -194,7 +257,7 @@ export class Conversation {
 
   #refresh() {
     this.view.write(this.busy, this.fold.answer);
-    this.composer.write(this.busy, this.fold.activeRun !== null);
+    this.composer.write(this.#state, this.fold.activeRun !== null);
     find(this.root, ".durable-chat__empty").hidden = this.fold.messages.length > 0;
     this.view.settle();
   }
@@ -242,6 +305,8 @@ export class Conversation {
     const { action, prompt } = button.dataset;
     if (prompt) this.composer.suggest(prompt);
     if (action === "stop") void this.cancel();
+    const { id, name } = /** @type {HTMLElement | null} */ (button.closest("[data-name]"))?.dataset ?? {};
+    if (action === "withdraw" && id) void this.withdraw(id, name);
     if (action === "retry") void this.retry();
     if (action === "reload") location.reload();
     if (action === "jump") this.view.scrollToEnd();

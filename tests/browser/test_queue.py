@@ -1,0 +1,110 @@
+"""Sending while an answer is being written, where the host lets messages wait or interrupt."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+
+import pytest
+from playwright.sync_api import Locator, expect
+
+from tests.browser.conftest import Tab, Visitor, words
+from tests.live import live_server
+
+LONG = "words=3000 delay=20"
+
+
+@pytest.fixture(scope="module")
+def site(env: Mapping[str, str]) -> Iterator[Callable[[str], str]]:
+    """The address of a site with this policy."""
+    with (
+        live_server(env={**env, "WHEN_BUSY": "queue"}) as queue,
+        live_server(env={**env, "WHEN_BUSY": "interrupt"}) as interrupt,
+    ):
+        yield {"queue": queue, "interrupt": interrupt}.__getitem__
+
+
+@pytest.fixture
+def queueing(arrive: Callable[..., Visitor], site: Callable[[str], str]) -> Visitor:
+    return arrive(site("queue"))
+
+
+def line(tab: Tab) -> Locator:
+    return tab.root.get_by_role("list", name="Messages that wait").get_by_role("listitem")
+
+
+def waits(tab: Tab, text: str) -> None:
+    """Until it is the last of the line, and the server has it."""
+    expect(line(tab).last).to_contain_text(text)
+    expect(line(tab).last).not_to_have_attribute("data-pending", "")
+
+
+def test_messages_wait_in_order_and_across_reloads(queueing: Visitor) -> None:
+    tab = queueing.begin()
+    tab.send(LONG)
+    expect(tab.answer).to_contain_text("w3 ")
+    expect(tab.input).to_have_accessible_description(re.compile("waits for its turn"))
+    for text in ("words=2", "words=4"):
+        tab.send(text)
+        waits(tab, text)
+        expect(tab.input).to_have_value("")
+    tab.reload()
+    expect(line(tab)).to_have_count(2)
+    tab.stop_button.click()
+    expect(line(tab)).to_have_count(0)
+    tab.idle()
+    assert tab.texts()[-4:] == [
+        ("user", "words=2"),
+        ("assistant", words(2)),
+        ("user", "words=4"),
+        ("assistant", words(4)),
+    ]
+
+
+def test_a_message_is_withdrawn(queueing: Visitor) -> None:
+    tab = queueing.begin()
+    tab.send(LONG)
+    expect(tab.answer).to_contain_text("w3 ")
+    for text in ("words=2", "words=4"):
+        tab.send(text)
+        waits(tab, text)
+    other = queueing.open(tab.page.url)
+    expect(line(other)).to_have_count(2)
+    line(tab).first.get_by_role("button", name="Withdraw").press("Enter")
+    expect(line(tab)).to_have_count(1)
+    expect(tab.input).to_be_focused()
+    expect(tab.input).to_have_value("words=2")
+    other.stop_button.click()
+    for each in (tab, other):
+        expect(line(each)).to_have_count(0)
+        each.idle()
+        expect(each.answer).to_have_text(words(4))
+        assert ("user", "words=2") not in each.texts()
+
+
+def test_a_message_that_was_withdrawn_elsewhere(queueing: Visitor) -> None:
+    """The server's sentence says so, and the line is what the server says."""
+    queueing.tolerated = ("409",)
+    tab = queueing.begin()
+    tab.send(LONG)
+    expect(tab.answer).to_contain_text("w3 ")
+    tab.send("words=2")
+    waits(tab, "words=2")
+    other = queueing.open(tab.page.url)
+    line(tab).get_by_role("button", name="Withdraw").click()
+    expect(line(tab)).to_have_count(0)
+    line(other).get_by_role("button", name="Withdraw").click()
+    expect(other.root.get_by_role("alert")).to_contain_text("No such message waits here")
+    expect(line(other)).to_have_count(0)
+    tab.stop_button.click()
+    tab.idle()
+
+
+def test_a_message_interrupts(arrive: Callable[..., Visitor], site: Callable[[str], str]) -> None:
+    tab = arrive(site("interrupt")).begin()
+    tab.send(LONG)
+    expect(tab.answer).to_contain_text("w3 ")
+    expect(tab.input).to_have_accessible_description(re.compile("interrupts it"))
+    tab.send("words=2")
+    expect(tab.answer).to_have_text(words(2))
+    expect(line(tab)).to_have_count(0)
+    tab.idle()
+    assert tab.texts()[-2:] == [("user", "words=2"), ("assistant", words(2))]
