@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from benchmarks import loops, machine, peers, rounds, table, through
+from benchmarks import chat, loops, machine, peers, rounds, table, through
 from benchmarks.rounds import Scale
 from benchmarks.table import Row
 
@@ -18,6 +18,9 @@ _ALONE: Final = {
     "orm": rounds.beside_django,
     "across": rounds.across,
     "through": through.through,
+    "answers": chat.answers,
+    "sockets": chat.sockets,
+    "opening": chat.opening,
 }
 _QUICK: Final = Scale(rounds=3, seconds=0.6, live_seconds=1.5, messages=20_000, streams=2_000, turns=500)
 

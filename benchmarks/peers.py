@@ -19,6 +19,7 @@ EMBEDDED: Final = "embedded"
 NODE_FILE: Final = "Node file"
 NODE_MEMORY: Final = "Node memory"
 RELAY: Final = "relay"
+SITE: Final = "site"
 POSTGRES: Final = "PostgreSQL"
 
 _OURS: Final = (sys.executable, "-m", "benchmarks.serve")
@@ -94,6 +95,14 @@ def elsewhere() -> Iterator[Peer]:
 def relay(service: Peer) -> Iterator[Peer]:
     """Our read proxy before it, bare."""
     with _started(RELAY, [sys.executable, "-m", "benchmarks.relay", service.url]) as peer:
+        yield peer
+
+
+@contextmanager
+def site(here: Path, *, long: bool = False) -> Iterator[Peer]:
+    """A whole site with the chat, its files in that directory; with ``long`` conversations in it."""
+    command = [sys.executable, "-m", "benchmarks.site", str(here / "site.sqlite3")]
+    with _started(SITE, [*command, *(["--long"] if long else [])]) as peer:
         yield peer
 
 

@@ -118,7 +118,7 @@ async def side_by_side(works: list[str], scale: Scale, directory: Path, say: Say
         say("no PostgreSQL at BENCH_POSTGRES_URL: nothing about it")
         works = [name for name in works if POSTGRES not in WORKS[name].peers]
     for number in range(scale.rounds):
-        with _directory(directory) as here, everyone(here) as peers:
+        with beneath(directory) as here, everyone(here) as peers:
             for name in works:
                 say(f"round {number + 1} of {scale.rounds}: {name}")
                 work = WORKS[name]
@@ -150,10 +150,10 @@ def _rows(measured: Measured) -> Iterator[Row]:
 async def flatness(scale: Scale, directory: Path, say: Say) -> list[Row]:
     """The rows that compare a large one of ours with a small one."""
     say(f"a stream of {scale.messages} messages")
-    with _directory(directory) as here:
+    with beneath(directory) as here:
         append, read = await growth.messages(here, scale.messages, turns=scale.turns)
     say(f"a store of {scale.streams} streams")
-    with _directory(directory) as here:
+    with beneath(directory) as here:
         append_beside, read_beside = await growth.streams(here, scale.streams, turns=scale.turns)
     messages, streams = f"{scale.messages:,}".replace(",", " "), f"{scale.streams:,}".replace(",", " ")
     return [
@@ -170,7 +170,7 @@ async def flatness(scale: Scale, directory: Path, say: Say) -> list[Row]:
 async def beside_django(scale: Scale, directory: Path, say: Say) -> list[Row]:
     """The row that says what our writers do to the host's."""
     say("a Django write beside 32 writers")
-    with _directory(directory) as here:
+    with beneath(directory) as here:
         _, p99, _ = await orm.orm_writes(here, writers=32, seconds=2 * scale.live_seconds)
     return [Row("Django write beside 32 writers, p99", "ms", "", [p99], [], Target(50, at_most=True))]
 
@@ -180,7 +180,7 @@ async def across(scale: Scale, directory: Path, say: Say) -> list[Row]:
     say("a reader at another process")
     rows: list[Row] = []
     with ExitStack() as stack:
-        file = stack.enter_context(_directory(directory)) / "streams.sqlite3"
+        file = stack.enter_context(beneath(directory)) / "streams.sqlite3"
         pairs = {"SQLite": [stack.enter_context(embedded(file)) for _ in range(2)]}
         if postgres.at_hand():
             conninfo = stack.enter_context(postgres.schema())
@@ -212,6 +212,6 @@ async def ceiling(scale: Scale) -> float:
 
 
 @contextmanager
-def _directory(directory: Path) -> Iterator[Path]:
+def beneath(directory: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=directory, prefix="durable-streams-") as name:
         yield Path(name)
