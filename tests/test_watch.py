@@ -190,9 +190,7 @@ async def test_a_websocket_is_closed_with_4404(
     async with Socket(bob, f"/ws/chat/{ada.id}") as socket:
         assert await socket.frame() == {"type": "ping"}
         await ends(ada, bob)
-        while (message := await socket.output())["type"] == "websocket.send":
-            continue
-        assert message["code"] in ((4404, CLOSE_TRY_AGAIN) if ends is conversation_gone else (4404,))
+        assert await socket.ends() in ((4404, CLOSE_TRY_AGAIN) if ends is conversation_gone else (4404,))
 
 
 async def test_who_may_go_on_goes_on(
@@ -219,9 +217,7 @@ async def test_a_permission_that_fails_closes(
     async with Socket(ada, f"/ws/chat/{ada.id}") as socket:
         assert await socket.frame() == {"type": "ping"}
         settings.DURABLE_CHAT = BRIEFLY | {"PERMISSION": "tests.test_watch.broken"}
-        while (message := await socket.output())["type"] == "websocket.send":
-            continue
-        assert message["code"] == CLOSE_TRY_AGAIN
+        assert await socket.ends() == CLOSE_TRY_AGAIN
 
 
 def broken(visitor: Visitor, conversation: Conversation, action: str) -> bool:
