@@ -74,6 +74,15 @@ async def clinging(prompt: Prompt) -> AsyncIterator[str]:
         await _not_to_be_cancelled()
 
 
+async def deaf(prompt: Prompt) -> AsyncIterator[str]:
+    while not going.is_set():
+        yield "On. "
+        try:
+            await asyncio.sleep(0.001)
+        except asyncio.CancelledError:
+            continue
+
+
 async def broken(prompt: Prompt) -> AsyncIterator[str]:
     yield "So "
     raise ValueError("sk-secret")
@@ -153,7 +162,7 @@ async def test_one_item_too_many_is_not_written(chatter: Chatter, settings: Any)
     assert 200 < sum(len(orjson.dumps(chunk)) for chunk in said if "delta" in chunk) <= 400
 
 
-@pytest.mark.parametrize("provider", [stubborn, clinging])
+@pytest.mark.parametrize("provider", [stubborn, clinging, deaf])
 async def test_a_provider_that_does_not_let_itself_be_closed_holds_nobody_up(
     chatter: Chatter, settings: Any, monkeypatch: pytest.MonkeyPatch, provider: Any
 ) -> None:

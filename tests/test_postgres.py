@@ -10,7 +10,10 @@ import pytest
 from tests.live import ROOT
 from tests.streams.postgres import URL, why_not
 
-AGAIN = [f"tests/test_{name}.py" for name in ("queue", "recovery", "stop", "sweep", "send", "machine")]
+AGAIN = [
+    f"tests/test_{name}.py"
+    for name in ("queue", "recovery", "stop", "sweep", "send", "machine", "admin", "journal")
+]
 
 
 @pytest.mark.skipif(bool(why_not()), reason=why_not())

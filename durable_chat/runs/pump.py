@@ -84,8 +84,6 @@ class Pump:
         """Whether everything that the provider had to say is on its way."""
         async with aclosing(self._provider.stream(self._prompt)) as items:
             async for item in items:
-                if self._cut.done():
-                    return False  # a provider that took no notice of its cancellation
                 self._heard = math.inf
                 for chunk in self._answer.chunks(item):
                     if not self._fits(chunk):
@@ -96,6 +94,7 @@ class Pump:
         return True
 
     def _fits(self, chunk: Chunk) -> bool:
+        """Not once the answer has been cut short: its provider may take no notice of its cancellation."""
         self._size += len(orjson.dumps(chunk))
         if self._size > self._limits.size and not self._cut.done():
             self._cut.set_result(LONG)

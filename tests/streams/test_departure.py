@@ -16,7 +16,7 @@ from durable_chat.streams.departure import Departure
 from durable_chat.streams.protocol.exchange import Request, Response
 from durable_chat.streams.server import StreamServer
 from durable_chat.streams.stores.memory import MemoryStore
-from tests.faults.people import until
+from tests.faults.people import PATIENCE_SECONDS, until
 
 
 @pytest.fixture
@@ -25,12 +25,13 @@ def leaving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Departure]:
     fresh = Departure()
     for place in (module, hub, live):
         monkeypatch.setattr(place, "departure", fresh)
+    monkeypatch.setattr(live, "KEEP_ALIVE_SECONDS", 3600)  # nothing but the departure ends a wait
     yield fresh
     assert not fresh.readers
 
 
 async def served() -> StreamServer:
-    server = StreamServer(MemoryStore())
+    server = StreamServer(MemoryStore(), sse_seconds=3600, long_poll_seconds=3600)
     await server.handle(Request("PUT", "s", {}, {"content-type": "text/plain"}))
     return server
 
@@ -52,10 +53,11 @@ async def test_every_kind_of_live_read_ends_early(leaving: Departure) -> None:
     told = asyncio.create_task(leaving.comes())
     await until(lambda: len(leaving.readers) == 4)
     await asyncio.to_thread(leaving.leave)
-    assert (await poll).status == 204
-    await told
-    for each in sse:
-        assert (await each).count(b"event: control") == 2  # where to go on, and at the end once more
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        assert (await poll).status == 204
+        await told
+        for each in sse:
+            assert (await each).count(b"event: control") == 2  # where to go on, and at the end once more
     assert time.monotonic() - began > 1.1
 
 

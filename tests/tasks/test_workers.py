@@ -40,24 +40,22 @@ class Site:
         subprocess.run(command, cwd=ROOT, env=self.server.environment, capture_output=True, check=True)
 
 
-SOON = pytest.mark.parametrize("again_seconds", ["1"])
+SOON = pytest.mark.parametrize("env", [{"TASKS_AGAIN_SECONDS": "1"}])
 
 
 @pytest.fixture
-def again_seconds() -> str:
-    """So long that nobody gives a task out again."""
-    return "3600"
+def env() -> dict[str, str]:
+    """What a test sets besides."""
+    return {}
 
 
 @pytest.fixture(params=["database", "redis"])
-def site(request: pytest.FixtureRequest, tmp_path: Path, again_seconds: str) -> Iterator[Site]:
+def site(request: pytest.FixtureRequest, tmp_path: Path, env: dict[str, str]) -> Iterator[Site]:
     kept: Kept = request.param
     if reason := why_not(kept):
         pytest.skip(reason)
     queue = new_queue()
-    server = LiveServer(
-        tmp_path, env={"LEASE_SECONDS": "1", **environment(kept, queue, again_seconds=again_seconds)}
-    )
+    server = LiveServer(tmp_path, env={"LEASE_SECONDS": "1", **environment(kept, queue), **env})
     worker = Worker(server, kept, queue)
     server.migrate()
     try:
@@ -95,6 +93,22 @@ async def test_a_worker_answers_what_the_server_accepted(site: Site, person: Per
         for reader in readers:
             await reader.arrives(at=chunks)
     assert await asyncio.to_thread(site.worker.end)
+
+
+@pytest.mark.parametrize("env", [{"WHEN_BUSY": "queue"}])
+async def test_who_waits_in_line_is_answered_by_a_worker_in_turn(site: Site, person: Person) -> None:
+    conversation = await asked(person, "words=5")
+    for id, question in (("m-2", "words=6"), ("m-3", "words=7")):
+        assert (await person.send(conversation, question, id=id)).status_code == 202
+    site.worker.start()
+
+    async def all_answered() -> bool:
+        return all(row.state == "done" for row in rows(site.directory, conversation))
+
+    await until(all_answered)
+    chunks = await settled(person, conversation, directory=site.directory)
+    told = [said(chunks, row.id) for row in rows(site.directory, conversation)]
+    assert told == [words(5), words(6), words(7)]
 
 
 async def test_an_answer_is_stopped_before_and_while_a_worker_writes_it(site: Site, person: Person) -> None:

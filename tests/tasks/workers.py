@@ -80,13 +80,13 @@ class Worker:
         return True
 
 
-def environment(kept: Kept, queue: str, *, again_seconds: str = "3600") -> dict[str, str]:
-    """What makes a site of the demo whose answers are written by workers."""
+def environment(kept: Kept, queue: str) -> dict[str, str]:
+    """What makes a site of the demo whose answers are written by workers, and where no task is lost."""
     return {
         "DJANGO_SETTINGS_MODULE": "tests.tasks.site",
         "TASKS_ON": kept,
         "TASKS_QUEUE": queue,
-        "TASKS_AGAIN_SECONDS": again_seconds,
+        "TASKS_AGAIN_SECONDS": "3600",
         "TEST_REDIS_URL": REDIS,
     }
 
