@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from durable_chat import signals
-from durable_chat.models import Conversation
+from durable_chat.connections import in_database
+from durable_chat.models import Conversation, Run
 from durable_chat.runs.holder import holder
+from durable_chat.runs.queue import withdraw
 from tests.conftest import Chatter, the_run
 from tests.test_recovery import doomed
 
@@ -42,7 +44,7 @@ def changes(caplog: pytest.LogCaptureFixture) -> list[str]:
     for record in records:
         assert record.name.startswith("durable_chat.runs")
         assert record.holder == holder()
-        assert record.epoch >= 1
+        assert record.epoch >= (0 if record.state in ("queued", "stopped") else 1)
         assert record.run in record.getMessage()
         assert record.conversation in record.getMessage()
         assert "words=" not in record.getMessage()
@@ -118,3 +120,23 @@ async def test_a_receiver_that_fails_ends_no_run(chatter: Chatter, caplog: pytes
         signals.run_started.disconnect(fails)
     assert (await the_run(chatter.id)).state == "done"
     assert "test_a_receiver_that_fails_ends_no_run" in caplog.text
+
+
+async def test_a_run_in_line_is_seen_too(
+    chatter: Chatter, caplog: pytest.LogCaptureFixture, settings: Any
+) -> None:
+    settings.DURABLE_CHAT = {"WHEN_BUSY": "queue"}
+    await chatter.send("words=1000 delay=50")
+    for name in ("waits", "withdrawn"):
+        await chatter.send("words=1", id=name)
+    runs = {run.message.client_id: run.pk async for run in Run.objects.select_related("message")}
+    await in_database(withdraw, chatter.id, "withdrawn")
+    await chatter.post(f"/api/chat/{chatter.id}/stop", {})
+    await chatter.idle()
+    changes(caplog)
+    told = [(record.run, record.state) for record in caplog.records if hasattr(record, "run")]
+    seen = {name: [state for run, state in told if run == runs[name]] for name in ("waits", "withdrawn")}
+    assert seen == {
+        "waits": ["queued", *BEGUN, "ending", "done"],
+        "withdrawn": ["queued", "stopped"],
+    }

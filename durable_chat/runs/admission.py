@@ -10,6 +10,7 @@ from durable_chat.exceptions import Busy, Conflict, NotFound
 from durable_chat.messages import Message as Turned
 from durable_chat.messages import Turn
 from durable_chat.models import Conversation, Message, Run
+from durable_chat.runs import journal
 from durable_chat.runs.claim import Claim, begin
 from durable_chat.runs.queue import dismiss, next_place
 from durable_chat.runs.rows import is_due, lock, next_position
@@ -89,6 +90,7 @@ def _check_waiting(active: Run, when_busy: str) -> None:
 def _enqueue(run: Run, active: Run | None, when_busy: str) -> Queued:
     run.place = next_place(run.conversation)
     run.save(force_insert=True)
+    journal.note_waiting(run, run.state)
     if active is not None and when_busy == "interrupt":
         active.stop()
     return Queued(run.pk, behind=active.pk if active is not None else None)

@@ -1,8 +1,10 @@
 """What becomes known of a run as it goes on: a line in the log for each change, signals for the host."""
 
 import logging
+from functools import partial
 from typing import Final
 
+from django.db import transaction
 from django.dispatch import Signal
 
 from durable_chat.connections import in_thread
@@ -19,12 +21,22 @@ UNHAPPY: Final = frozenset({Run.State.FAILED, Run.State.INTERRUPTED})
 def note(claim: Claim, state: str, *, level: int = logging.INFO) -> None:
     """One line for one change: ids alone, no content and no secrets.
 
-    Its record has `run`, `conversation`, `state`, `epoch` and `holder`. `state` is "claimed", "accepted",
-    "running", "ending", "done", "failed", "stopped", "interrupted"; "taken over" by this process, which
-    recovers the run, and then perhaps "queued" again; or "lost" to another process or with its conversation.
+    Its record has `run`, `conversation`, `state`, `epoch` and `holder`. `state` is "queued", "claimed",
+    "accepted", "running", "ending", "done", "failed", "stopped", "interrupted"; "taken over" by this process,
+    which recovers the run; or "lost" to another process or with its conversation.
     """
-    names = {"run": claim.run_id, "conversation": claim.conversation_id}
-    extra = {**names, "state": str(state), "epoch": claim.epoch, "holder": holder()}
+    _note(claim.run_id, claim.conversation_id, claim.epoch, state=state, level=level)
+
+
+def note_waiting(run: Run, state: str) -> None:
+    """The same after the commit, for a run in its line: it is "queued", or "stopped" there."""
+    told = partial(_note, run.pk, run.conversation_id, run.epoch, state=state, level=logging.INFO)
+    transaction.on_commit(told, robust=True)
+
+
+def _note(run_id: str, conversation_id: str, epoch: int, *, state: str, level: int) -> None:
+    names = {"run": run_id, "conversation": conversation_id}
+    extra = {**names, "state": str(state), "epoch": epoch, "holder": holder()}
     log.log(level, "run %(run)s of %(conversation)s: %(state)s", extra, extra=extra)
 
 

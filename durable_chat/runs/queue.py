@@ -6,6 +6,7 @@ from django.db.models.functions import Now
 from django.db.models.query import QuerySet
 
 from durable_chat.models import Conversation, Message, Run
+from durable_chat.runs import journal
 from durable_chat.runs.claim import Claim, begin
 from durable_chat.runs.rows import lock, next_position
 
@@ -52,6 +53,9 @@ def withdraw(conversation_id: str, name: str) -> bool:
 
 def dismiss(waiting: "QuerySet[Run]") -> bool:
     """End waiting runs of a locked conversation; what was never said is forgotten. Whether there were any."""
-    names = list(waiting.values_list("pk", flat=True))
+    runs = list(waiting)
+    names = [run.pk for run in runs]
+    for run in runs:
+        journal.note_waiting(run, Run.State.STOPPED)
     Message.objects.filter(answers__in=names, visible=False).delete()
     return bool(Run.objects.filter(pk__in=names).update(state=Run.State.STOPPED, ended_at=Now()))
