@@ -131,11 +131,12 @@ async def test_whatever_is_wrong_there_is_503_here(
     conversation = await person.begin()
     await person.send(conversation, "words=3", id="m-1")
     await person.idle(conversation)
+    query = {"id": conversation, "offset": "-1"}
+    ways = (query, query | {"live": "sse"}, query | {"live": "long-poll"})
     for fault in (login_page, garbage, refusal(401), refusal(403), refusal(500), refusal(429, "7")):
-        for live in ({}, {"live": "sse"}, {"live": "long-poll"}):
-            streams.gate.faults = [fault] * NEVER_AGAIN
-            query = {"id": conversation, "offset": "-1", **live}
-            answer = await person.http.get("/api/chat-stream", params=query)
+        streams.gate.faults = [fault] * NEVER_AGAIN
+        asking = (person.http.get("/api/chat-stream", params=way) for way in ways)
+        for answer in await asyncio.gather(*asking):
             assert (answer.status_code, list(answer.json())) == (503, ["error"])
             assert float(answer.headers["retry-after"]) >= 1
     streams.gate.faults = []

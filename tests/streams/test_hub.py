@@ -2,18 +2,23 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from uuid import uuid4
 
 import pytest
 
+from durable_chat.connections import http_transport
+from durable_chat.streams.client.http import HTTPHandler
 from durable_chat.streams.client.relay import Upstream
 from durable_chat.streams.hub import Frame, Hub, Room, StoreSource
 from durable_chat.streams.protocol.errors import StreamNotFound, Unavailable
 from durable_chat.streams.protocol.exchange import Handler
 from durable_chat.streams.protocol.expiry import Expiry
 from durable_chat.streams.protocol.offsets import NOW, START, encode
+from durable_chat.streams.protocol.secrets import StreamsSecret
 from durable_chat.streams.server import StreamServer
 from durable_chat.streams.stores.base import Append, NewStream, Page, StreamStore
 from durable_chat.streams.stores.memory import MemoryStore
+from tests.service import Service
 from tests.streams.hub_contract import Follower, HubContract, nothing_is_left, soon
 from tests.streams.store_contract import JSON, Clock, messages
 
@@ -53,6 +58,18 @@ class TestOverAService(HubContract):
     @pytest.fixture
     def hub(self, service: Handler) -> Hub:
         return Hub(Upstream(service), room=SMALL)
+
+
+class TestOverTheReferenceServer(HubContract):
+    @pytest.fixture
+    def service(self, shared_service: Service) -> Handler:
+        url = f"{shared_service.gate.url}/v1/stream/{shared_service.id}/{uuid4()}"
+        return HTTPHandler(url, http_transport, token=StreamsSecret(shared_service.secret))
+
+    @pytest.fixture
+    def hub(self, service: Handler) -> Hub:
+        # It leaves those hanging who read a stream that is deleted.
+        return Hub(Upstream(service, silence=1), room=SMALL)
 
 
 class Counting(MemoryStore):

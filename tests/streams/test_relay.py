@@ -156,18 +156,6 @@ async def test_a_reader_that_leaves_before_the_first_byte_holds_nothing(
     assert live_reads(line) == 0
 
 
-async def test_each_loop_has_a_connection_of_its_own(
-    line: Faulty, writer: StreamClient, relay: Relay
-) -> None:
-    async def elsewhere() -> object:
-        async with Browser(Relay(relay.hub._source), offset="-1") as browser:  # type: ignore[arg-type]
-            return await browser.until(1)
-
-    await writer.append("s", [1], close=True)
-    async with Browser(relay, offset="-1") as browser:
-        assert await asyncio.to_thread(asyncio.run, elsewhere()) == await browser.until(1) == [1]
-
-
 # --- breaks ------------------------------------------------------------------------------------------------
 
 

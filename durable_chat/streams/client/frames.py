@@ -26,9 +26,7 @@ from durable_chat.streams.protocol.headers import (
 )
 
 SILENCE_SECONDS: Final = 90.0  # longer than any service keeps a live read without a word
-_BRIEF: Final = (
-    1.0  # seconds; a connection that ends sooner and brings nothing is no reason to ask again at once
-)
+_BRIEF: Final = 1.0  # seconds; what ends sooner and brings nothing is no reason to ask again at once
 
 
 @dataclass(slots=True)
