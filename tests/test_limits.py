@@ -83,6 +83,14 @@ async def deaf(prompt: Prompt) -> AsyncIterator[str]:
             continue
 
 
+async def polite(prompt: Prompt) -> AsyncIterator[str]:
+    yield "Well. "
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        closed.append(prompt.run_id)  # and ends as if it had said all
+
+
 async def broken(prompt: Prompt) -> AsyncIterator[str]:
     yield "So "
     raise ValueError("sk-secret")
@@ -126,6 +134,7 @@ async def ended(chatter: Chatter) -> tuple[Run, Chunk]:
     [
         (endless, {"RUN_SECONDS": 0.2}, ends.SLOW),
         (silent, {"SILENCE_SECONDS": 0.2}, ends.SILENT),
+        (polite, {"SILENCE_SECONDS": 0.2}, ends.SILENT),
         (endless, {"ANSWER_BYTES": 2000}, ends.LONG),
     ],
 )

@@ -91,7 +91,7 @@ class Pump:
                     self._answer.stored(chunk)  # before the wait: a cut in it does not unsend the chunk
                     await self._producer.add(chunk)
                 self._heard = self._clock()
-        return True
+        return not self._cut.done()  # nor one that ends in peace when it is cancelled
 
     def _fits(self, chunk: Chunk) -> bool:
         """Not once the answer has been cut short: its provider may take no notice of its cancellation."""
