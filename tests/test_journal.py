@@ -1,6 +1,7 @@
 """What is seen of runs: one structured line for each change of state, one signal for each end."""
 
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -106,6 +107,22 @@ async def test_a_run_that_loses_its_conversation_says_so(
         await chatter.idle()
     assert changes(caplog)[-1] == "lost"
     assert heard == []
+
+
+async def test_the_sender_does_not_wait_for_receivers(chatter: Chatter) -> None:
+    answered = threading.Event()
+
+    def waits(**kwargs: Any) -> None:
+        answered.wait()
+
+    signals.run_started.connect(waits)
+    try:
+        assert (await chatter.send("words=2")).status_code == 202
+    finally:
+        answered.set()
+        signals.run_started.disconnect(waits)
+    await chatter.idle()
+    assert (await the_run(chatter.id)).state == "done"
 
 
 async def test_a_receiver_that_fails_ends_no_run(chatter: Chatter, caplog: pytest.LogCaptureFixture) -> None:

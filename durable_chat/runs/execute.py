@@ -68,7 +68,7 @@ class Execution:
             async with self._producer() as producer:
                 if not self.claim.accepted:
                     await self._accept(producer)
-                self.accepted.set_result(None)
+                    await journal.began(self.claim)
                 if self._here or self._cut.done():
                     await self._write(producer)
         except (Fenced, StaleEpoch):
@@ -124,7 +124,7 @@ class Execution:
             offset = await producer.append(self.claim.opening)
         await in_database(progress.accepted, self.claim, offset)
         await producer.append([self._answer.started()])
-        await journal.began(self.claim)
+        self.accepted.set_result(None)
 
     async def _write(self, producer: Producer) -> None:
         end = await self._pumped(producer)
