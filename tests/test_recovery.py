@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from django.db import InterfaceError
 
 from durable_chat import backends
 from durable_chat.answers import Answer
@@ -18,6 +19,7 @@ from durable_chat.runs.execute import PRODUCER_ID
 from durable_chat.streams.client import Producer
 from durable_chat.streams.protocol.errors import StaleEpoch
 from tests.conftest import Chatter, stored, the_run, words
+from tests.faults.people import until
 
 ASKED = Message(id="m-1", role="user", parts=({"type": "text", "content": "words=3"},))
 
@@ -196,6 +198,27 @@ async def test_the_heart_loses_a_run_that_was_taken_over(chatter: Chatter) -> No
     await chatter.idle()
     assert task.done()
     assert await chatter.chunks() == chunks
+
+
+async def test_the_heart_beats_on_whatever_the_database_raises(
+    chatter: Chatter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """InterfaceError, which says that a connection is no more, is no DatabaseError."""
+    beats: list[set[str]] = []
+
+    def beat(run_ids: set[str], **who: Any) -> tuple[set[str], set[str]]:
+        beats.append(run_ids)
+        if len(beats) == 1:
+            raise InterfaceError("the connection is closed")
+        return real(run_ids, **who)
+
+    real = progress.beat
+    monkeypatch.setattr(progress, "beat", beat)
+    await chatter.send("words=1000 delay=50")
+    await until(lambda: len(beats) > 1)
+    assert (await chatter.post(f"/api/chat/{chatter.id}/stop", {})).status_code == 202
+    await chatter.idle()
+    assert (await the_run(chatter.id)).state == "stopped"
 
 
 async def test_usage_that_the_stream_tells_is_recorded(chatter: Chatter) -> None:

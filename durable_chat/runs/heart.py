@@ -6,8 +6,6 @@ import os
 from collections.abc import Callable
 from typing import Any, Final
 
-from django.db import DatabaseError
-
 from durable_chat import conf
 from durable_chat.connections import in_database
 from durable_chat.runs import progress
@@ -107,7 +105,7 @@ async def _beat() -> None:
             held, stopping = await in_database(
                 progress.beat, asked, holder=holder(), lease_seconds=conf.get().lease_seconds
             )
-        except DatabaseError:
+        except Exception:
             log.exception("the heart missed a beat")  # leases outlast many: the next one may succeed
             continue
         for run_id in asked & set(_live):
