@@ -102,6 +102,7 @@ def test_who_is_removed_while_watching_is_told_and_sees_no_more(ada: Visitor, bo
     expect(his.answer).to_contain_text("w5 ")
     assert share(hers, "DELETE", "/bob") == 204
     expect(his.root.get_by_role("alert")).to_have_text("This conversation can no longer be read here.")
+    his.idle()
     stands = his.answer.text_content()
     seen = len((stands or "").split())
     expect(hers.answer).to_contain_text(f"w{seen + 100} ")

@@ -265,8 +265,16 @@ export class Conversation {
   /** @param {ReaderState} state @param {Error} [reason] */
   #connection(state, reason) {
     if (state !== "connecting") this.view.show(".durable-chat__status", state);
-    if (reason) this.#refuse(reason, "unread", "reload");
+    if (reason) this.#cutOff(reason);
     this.#emit("connection", { state });
+  }
+
+  /** Whatever is being written will not be read here. @param {Error} reason */
+  #cutOff(reason) {
+    this.#awaiting = false;
+    this.fold.activeRun = null;
+    this.#refresh();
+    this.#refuse(reason, "unread", "reload");
   }
 
   /**
