@@ -24,7 +24,7 @@ async def ends(server: LiveServer) -> None:
 
 @SERVERS
 async def test_an_answer_that_is_nearly_done_is_finished(serve: Serve, kind: Any) -> None:
-    leaves, stays = serve(kind=kind, lease_seconds=15, DRAIN_SECONDS="15"), serve(lease_seconds=15)
+    leaves, stays = serve(kind=kind, lease_seconds=15, DRAIN_SECONDS="60"), serve(lease_seconds=15)
     async with Person(leaves.base) as person, person.at(stays.base) as elsewhere:
         conversation, run_id = await asked(person, "words=150 delay=20")
         whole: list[Reader] = [DurableReader(person, conversation), SocketReader(person, conversation)]
@@ -72,7 +72,7 @@ async def test_an_answer_that_takes_too_long_ends_and_says_why(serve: Serve, kin
 async def test_who_leaves_takes_nothing_on(serve: Serve) -> None:
     server = serve(lease_seconds=60, DRAIN_SECONDS="30")
     async with Person(server.base) as person:
-        other = await person.begin()
+        other, untouched = await person.begin(), await person.begin()
         await asked(person, ENDLESS)
         server.terminate()
 
@@ -83,7 +83,8 @@ async def test_who_leaves_takes_nothing_on(serve: Serve) -> None:
         refusal = await until(refused)
         assert int(refusal.headers["retry-after"]) >= 1
         assert "about to end" in refusal.json()["error"]
-        assert (await person.hydrate(other))["activeRun"] is None
+        assert (await person.send(untouched, "words=1", id="m-1")).status_code == 503
+        assert (await person.hydrate(untouched))["messages"] == []
         server.terminate()  # in a hurry
         await ends(server)
 
