@@ -9,6 +9,7 @@ from contextlib import suppress
 from functools import partial
 from threading import Lock
 from typing import ParamSpec, TypeVar
+from urllib.request import getproxies
 
 import aiohttp
 import httpx
@@ -50,7 +51,11 @@ def http_transport() -> httpx.AsyncBaseTransport:
 def _opened() -> tuple[AiohttpTransport, AsyncGenerator[None, None]]:
     # No cap: every live read holds a connection for a minute. The session brings its own TLS.
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_SECONDS)
-    session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=True)
+    session = aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=bool(getproxies()),  # which costs a thread's work for each request, so not for nothing
+    )
     closing = _closing(session)
     with suppress(StopIteration):
         closing.__anext__().send(None)  # as far as its yield, without a wait

@@ -82,8 +82,7 @@ class HTTPHandler:
             body = _Body(response) if "live" in request.query else await _whole(response)
         except _TROUBLE as error:
             raise _unavailable(error) from None
-        headers = {name: value for name, value in response.headers.items() if name not in _OF_ONE_HOP}
-        return Response(response.status_code, headers, body)
+        return Response(response.status_code, _headers(response), body)
 
     def _outgoing(self, request: Request) -> httpx.Request:
         own = self._read_headers if request.method in {"GET", "HEAD"} else self._write_headers
@@ -104,6 +103,14 @@ class HTTPHandler:
         if source is None:
             return headers
         return {**headers, STREAM_FORKED_FROM: f"{self._root}/{_quoted(source)}"}
+
+
+def _headers(response: httpx.Response) -> dict[str, str]:
+    """Those that are not of this hop. Decoded here: httpx guesses the encoding anew for each of them."""
+    decoded = {
+        name.lower().decode("latin-1"): value.decode("latin-1") for name, value in response.headers.raw
+    }
+    return {name: value for name, value in decoded.items() if name not in _OF_ONE_HOP}
 
 
 class _Body:
