@@ -235,10 +235,10 @@ def leave(ada: User, bob: User, conversation: str) -> None:
 
 
 def refused(site: Site, ada: User, streams_env: Mapping[str, str]) -> None:
-    """The same site again, with a secret that the service does not take."""
-    wrong = {**streams_env, "DS_SECRET": f"sentinel{secrets.token_hex(16)}"}
-    site.secrets = {**site.secrets, "wrong": wrong["DS_SECRET"]}
-    again = LiveServer(site.server.directory, env=environment(site.secrets, wrong))
+    """The same site again, with secrets that the service does not take."""
+    wrong = {name: f"sentinel{secrets.token_hex(16)}" for name in ("DS_SECRET", "DS_READ_SECRET")}
+    again = LiveServer(site.server.directory, env=environment(site.secrets, {**streams_env, **wrong}))
+    site.secrets = {**site.secrets, **{f"wrong {name}": value for name, value in wrong.items()}}
     again.start()
     with Wire(again.base) as wire:
         user = User(wire.base, "ada", site.secrets["ada"])
