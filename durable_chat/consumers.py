@@ -14,7 +14,7 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from durable_chat import backends, conf
 from durable_chat.authentication import Who, still
 from durable_chat.connections import in_database
-from durable_chat.exceptions import ChatError, Unavailable
+from durable_chat.exceptions import ChatError
 from durable_chat.models import Conversation
 from durable_chat.runs import launch, loop
 from durable_chat.runs.mending import mend, resumed
@@ -22,7 +22,7 @@ from durable_chat.streams.departure import departure
 from durable_chat.streams.hub import Frame
 from durable_chat.streams.protocol.errors import BadRequest, StreamError, StreamGone, StreamNotFound
 from durable_chat.streams.protocol.offsets import NOW, START
-from durable_chat.views.base import authorise
+from durable_chat.views.base import authorise, refusal_of
 from durable_chat.views.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,6 @@ PING = orjson.dumps({"type": "ping"}).decode()
 # HTTP's statuses in the range that is free for applications: Daphne can send no code below it but 1000.
 CLOSE_BAD_INPUT = 4400
 CLOSE_NOT_FOUND = 4404
-CLOSE_BROKEN = 4500
 CLOSE_TRY_AGAIN = 4503
 
 
@@ -53,8 +52,8 @@ class ConversationConsumer(AsyncWebsocketConsumer):
         watch = Watch(self._conversation_id(), who)
         try:
             conversation = await watch.admit(await who())
-        except ChatError:
-            await self.close(CLOSE_NOT_FOUND)
+        except Exception as error:  # noqa: BLE001 - each is answered
+            await self.close(_code(error))
             return
         # Tasks of their own: a handler that loops would keep `disconnect` from being called.
         relaying = asyncio.create_task(self._relay(conversation, self._offset()))
@@ -88,26 +87,19 @@ class ConversationConsumer(AsyncWebsocketConsumer):
         except StreamError as error:
             log.warning("WebSocket of %s ended: %s", conversation.pk, type(error).__name__)
             await self.close(CLOSE_TRY_AGAIN)
-        except Exception:
-            log.exception("WebSocket of %s broke", conversation.pk)
-            await self.close(CLOSE_BROKEN)
+        except Exception as error:  # noqa: BLE001 - each is answered
+            await self.close(_code(error))
 
     async def _attend(self, watch: Watch, relaying: "asyncio.Task[None]") -> None:
         """A proxy that sees nothing for a minute cuts the connection; and who may read can change."""
-        code = CLOSE_TRY_AGAIN
         try:
             while True:
                 await asyncio.sleep(min(PING_SECONDS, conf.get().reauthorise_seconds))
                 await watch.renew()
                 await self.send(text_data=PING)
-        except Unavailable:
-            pass
-        except ChatError:
-            code = CLOSE_NOT_FOUND
-        except Exception:
-            log.exception("a WebSocket could not be authorised again")
-        relaying.cancel()
-        await self.close(code)
+        except Exception as error:  # noqa: BLE001 - each is answered
+            relaying.cancel()
+            await self.close(_code(error))
 
     async def _depart(self, relaying: "asyncio.Task[None]") -> None:
         await departure.comes()
@@ -127,6 +119,11 @@ class ConversationConsumer(AsyncWebsocketConsumer):
     def _offset(self) -> str:
         query = parse_qs(self.scope["query_string"].decode())
         return query.get("offset", [START])[-1]
+
+
+def _code(error: Exception) -> int:
+    """What a socket is closed with because of what was raised behind it."""
+    return CLOSE_TRY_AGAIN if refusal_of(error).status >= 500 else CLOSE_NOT_FOUND
 
 
 async def frames(conversation: Conversation, resume: str) -> AsyncIterator[str]:

@@ -1,7 +1,6 @@
 """What `mount` makes: live reads, WebSockets and the embedded server beside Django, as bare ASGI."""
 
 import logging
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -20,7 +19,7 @@ from durable_chat.routing import WEBSOCKET, websocket_urlpatterns
 from durable_chat.streams.embedded import process
 from durable_chat.streams.embedded.asgi import Receive, Scope, Send, send_response, while_connected
 from durable_chat.streams.protocol.exchange import Response
-from durable_chat.views.base import error_body
+from durable_chat.views.base import error_body, refusal_of
 from durable_chat.views.read import HEADERS_UP, read
 
 log = logging.getLogger(__name__)
@@ -78,17 +77,14 @@ async def _answer(scope: Scope, send: Send, who: Who) -> None:
     headers = {name: sent[name] for name in HEADERS_UP if name in sent}
     try:
         response = await read(await who(), who=who, query=query, headers=headers)
-    except ChatError as error:
-        response = _refusal(error.status, error_body(error), error.headers)
-    except Exception:
-        log.exception("a read failed")
-        response = _refusal(500, {"error": "Something went wrong on the server."}, {})
+    except Exception as error:  # noqa: BLE001 - each is answered
+        response = _refusal(refusal_of(error))
     shared = {**response.headers, **origins.shared_with(sent.get("origin", ""))}
     async with replace(response, headers=shared) as told:
         await send_response(told, scope, send)
 
 
-def _refusal(status: int, body: dict[str, Any], headers: Mapping[str, str]) -> Response:
-    told = {name.lower(): value for name, value in headers.items()}
+def _refusal(error: ChatError) -> Response:
+    told = {name.lower(): value for name, value in error.headers.items()}
     told |= {"content-type": "application/json", "cache-control": "no-store"}
-    return Response(status, told, orjson.dumps(body))
+    return Response(error.status, told, orjson.dumps(error_body(error)))

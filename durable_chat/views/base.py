@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import orjson
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
-from django.db import close_old_connections, connections, transaction
+from django.db import InterfaceError, OperationalError, close_old_connections, connections, transaction
 from django.db.models import Exists, OuterRef
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.middleware.csrf import CsrfViewMiddleware
@@ -63,13 +63,8 @@ class ApiView(View):
         try:
             _check_csrf(request)
             response: HttpResponseBase = await super().dispatch(request, *args, **kwargs)  # type: ignore[misc]
-        except ChatError as error:
-            return error_response(error)
-        except SuspiciousOperation:  # more parameters than Django takes, for one
-            return error_response(BadInput("The request is malformed."))
-        except Exception:
-            log.exception("%s failed", type(self).__name__)
-            return json_response({"error": "Something went wrong on the server."}, status=500)
+        except Exception as error:  # noqa: BLE001 - each is answered
+            return error_response(refusal_of(error))
         return response
 
     async def http_method_not_allowed(self, *args: Any, **kwargs: Any) -> HttpResponse:  # type: ignore[override]
@@ -185,6 +180,20 @@ def error_body(error: ChatError) -> dict[str, Any]:
     """What every door answers for an error; a busy conversation names the run that keeps it so."""
     named = {"activeRun": {"runId": error.run_id}} if isinstance(error, Busy) else {}
     return {"error": str(error), **named}
+
+
+def refusal_of(error: Exception) -> ChatError:
+    """What a door tells its client of whatever was raised behind it; what nobody expected is logged."""
+    match error:
+        case ChatError():
+            return error
+        case SuspiciousOperation():  # more parameters than Django takes, for one
+            return BadInput("The request is malformed.")
+        case OperationalError() | InterfaceError():
+            log.warning("the database is away: %s", type(error).__name__)
+            return Unavailable("The site's database cannot be reached right now: try again in a moment.")
+    log.error("a request failed", exc_info=error)
+    return ChatError("Something went wrong on the server.")
 
 
 class _CsrfCheck(CsrfViewMiddleware):

@@ -7,12 +7,12 @@ from dataclasses import replace
 from durable_chat import conf
 from durable_chat.authentication import Who
 from durable_chat.connections import in_database
-from durable_chat.exceptions import ChatError, Unavailable
+from durable_chat.exceptions import Unavailable
 from durable_chat.models import Conversation, Visitor
 from durable_chat.runs import loop
 from durable_chat.runs.mending import mend
 from durable_chat.streams.protocol.exchange import Body, Response
-from durable_chat.views.base import authorise
+from durable_chat.views.base import authorise, refusal_of
 
 
 class Watch:
@@ -75,7 +75,8 @@ class _Watched:
         async for piece in self._body:
             try:
                 await self._watch.renew()
-            except ChatError:
+            except Exception as error:  # noqa: BLE001 - whoever reads asks again, and is told
+                refusal_of(error)
                 return
             yield piece
 
