@@ -104,6 +104,7 @@ def test_the_pages_around_it(arrive: Callable[..., Visitor], scheme: str) -> Non
     page = visitor.visit()
     _check(page, f"home-{scheme}")
     tab = visitor.begin()
+    tab.send_button.hover()
     _check(tab.page, f"empty-{scheme}")
     tab.page.set_viewport_size(NARROW)
     _check(tab.page, f"empty-{scheme}-320")

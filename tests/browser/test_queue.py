@@ -50,6 +50,7 @@ def test_messages_wait_in_order_and_across_reloads(queueing: Visitor) -> None:
     expect(line(tab)).to_have_count(2)
     tab.stop_button.click()
     expect(line(tab)).to_have_count(0)
+    expect(tab.answer).to_have_text(words(4))
     tab.idle()
     assert tab.texts()[-4:] == [
         ("user", "words=2"),
@@ -57,6 +58,22 @@ def test_messages_wait_in_order_and_across_reloads(queueing: Visitor) -> None:
         ("user", "words=4"),
         ("assistant", words(4)),
     ]
+
+
+def test_a_narrow_page_has_room_for_the_line_and_for_sending(queueing: Visitor) -> None:
+    tab = queueing.begin()
+    tab.page.set_viewport_size({"width": 320, "height": 600})
+    tab.send(LONG)
+    expect(tab.answer).to_contain_text("w3 ")
+    for text in ("words=2", "words=4"):
+        tab.send(text)
+        waits(tab, text)
+    for each in line(tab).get_by_role("button", name="Withdraw").all():
+        expect(each).to_be_in_viewport(ratio=1)  # which what clips it counts in
+    expect(tab.send_button).to_be_visible()
+    tab.stop_button.click()
+    expect(line(tab)).to_have_count(0)
+    tab.idle()
 
 
 def test_a_message_is_withdrawn(queueing: Visitor) -> None:
