@@ -14,7 +14,7 @@ from durable_chat.messages import fold
 from durable_chat.models import Conversation, Run
 from durable_chat.runs import loop, mending, tombs
 from durable_chat.runs.mending import mend
-from durable_chat.streams.protocol.errors import StreamNotFound
+from durable_chat.streams.protocol.errors import StreamNotFound, Unavailable
 from durable_chat.streams.protocol.offsets import START
 from tests import service
 from tests.conftest import Chatter, the_run, words
@@ -187,6 +187,30 @@ async def test_whoever_dies_in_it_is_followed_by_another(
     assert [chunk["type"] for chunk in await page(chatter)] == ["MESSAGES_SNAPSHOT"]
     await talk(chatter)
     assert await chatter.texts() == SAID * 2
+    await assert_whole(chatter)
+
+
+@pytest.mark.parametrize("by", ["send", "recovery"])
+async def test_a_stream_that_is_not_mended_in_time_is_made_whole_by_the_run(
+    chatter: Chatter, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    from tests.test_recovery import doomed
+
+    async def away(streams: Any, conversation_id: str) -> None:
+        raise Unavailable
+
+    await talk(chatter)
+    await lose(chatter)
+    with monkeypatch.context() as patched:
+        patched.setattr(mending, "_begin", away)  # for as long as the mending tries, and no longer
+        if by == "send":
+            await talk(chatter)
+        else:
+            with pytest.raises(Unavailable):
+                await mend(chatter.id)
+            await (await doomed(chatter.id, "claimed")).dies()
+            await chatter.hydrate()
+    assert await chatter.texts() == (SAID * 2 if by == "send" else SAID)
     await assert_whole(chatter)
 
 

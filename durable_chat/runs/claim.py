@@ -18,9 +18,9 @@ class Claim:
     """The right to write one conversation's stream: an epoch, until somebody takes the next one.
 
     `offset` is where the conversation's rows stand (see Conversation); `messages` are the visible ones,
-    ending with the user's; `opening` is what the stream must say before the answer begins. `stopping` is a
-    run that was asked to stop; `queued` one that waited, and goes back to the line if it never began;
-    `accepted` one whose readers have been told of it.
+    ending with the user's; `shown` are those of them that the rows show so far; `opening` is what the stream
+    must say before the answer begins. `stopping` is a run that was asked to stop; `queued` one that waited,
+    and goes back to the line if it never began; `accepted` one whose readers have been told of it.
     """
 
     conversation_id: str
@@ -29,6 +29,7 @@ class Claim:
     epoch: int
     offset: str
     messages: tuple[Turned, ...]
+    shown: tuple[Turned, ...] = ()
     opening: tuple[Chunk, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     stopping: bool = False
@@ -63,6 +64,7 @@ def begin(
         epoch=conversation.epoch,
         offset=conversation.offset,
         messages=messages,
+        shown=messages if asked.visible else messages[:-1],
         opening=opening(messages, echoed=asked.visible, replaces=replaces),
         options=run.options,
         stopping=run.stop_requested,

@@ -15,6 +15,7 @@ from durable_chat.providers.base import ModelProvider
 from durable_chat.runs import ends, journal, line, progress
 from durable_chat.runs.claim import Claim, Fenced
 from durable_chat.runs.ends import End
+from durable_chat.runs.mending import sow
 from durable_chat.runs.pump import Limits, Pump
 from durable_chat.streams.client import Producer, StreamClient
 from durable_chat.streams.protocol.errors import StaleEpoch, StreamError
@@ -119,7 +120,7 @@ class Execution:
         """
         offset = self.claim.offset
         if offset == START:  # usually there since the save, unless the service was away then
-            await self._streams.create(self.claim.stream_path)
+            offset = await sow(self._streams, self.claim.stream_path, self.claim.shown)
         if self.claim.opening:
             offset = await producer.append(self.claim.opening)
         await in_database(progress.accepted, self.claim, offset)

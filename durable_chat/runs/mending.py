@@ -39,6 +39,15 @@ async def mend(conversation_id: str) -> None:
     await _begin(streams, conversation_id)
 
 
+async def sow(streams: StreamClient, path: str, messages: Sequence[Message]) -> str:
+    """Make the stream of rows that have no offset, unless it is there; its tail.
+
+    It begins with what the rows show. Raises StreamError.
+    """
+    seed = orjson.dumps([snapshot(messages)]) if messages else b""
+    return await streams.create(path, body=seed)
+
+
 async def resumed(conversation: Conversation, offset: str) -> str:
     """Where a reader goes on who stands at `offset`: at START, if that is from a stream that was lost.
 
@@ -68,8 +77,7 @@ async def _begin(streams: StreamClient, conversation_id: str) -> None:
     path, offset, messages = await in_database(_rows, conversation_id)
     if offset != START:
         return
-    seed = orjson.dumps([snapshot(messages)]) if messages else b""
-    tail = await streams.create(path, body=seed)
+    tail = await sow(streams, path, messages)
     if messages:
         unsown = Conversation.objects.filter(pk=conversation_id, stream_path=path, offset=START)
         await in_database(unsown.update, offset=tail)

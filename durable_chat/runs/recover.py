@@ -12,7 +12,7 @@ from durable_chat.runs import ends, journal, progress
 from durable_chat.runs.claim import Claim, Fenced, take_over
 from durable_chat.runs.ends import End
 from durable_chat.runs.execute import PRODUCER_ID
-from durable_chat.runs.mending import mend
+from durable_chat.runs.mending import mend, sow
 from durable_chat.streams.client import Producer, StreamClient
 from durable_chat.streams.protocol.errors import StaleEpoch, StreamError, StreamGone, StreamNotFound
 from durable_chat.streams.protocol.offsets import START
@@ -51,7 +51,7 @@ async def recover(conversation_id: str, *, holder: str) -> Claim | None:
 async def _finish(claim: Claim, streams: StreamClient) -> Run.State:
     """Fence before reading: after the append at this epoch's seq 0 the dead writer can add nothing."""
     if claim.offset == START:
-        await streams.create(claim.stream_path)
+        await sow(streams, claim.stream_path, claim.messages)
     async with Producer(
         streams, claim.stream_path, id=PRODUCER_ID, epoch=claim.epoch, give_up_after=PATIENCE_SECONDS
     ) as producer:
