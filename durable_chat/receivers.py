@@ -7,6 +7,7 @@ from typing import Any
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.signals import user_logged_in
 from django.db import transaction
+from django.db.models import F
 from django.db.models.signals import post_save, pre_delete
 from django.dispatch import receiver
 from django.http import HttpRequest
@@ -37,6 +38,8 @@ def create_stream(instance: Conversation, created: bool, raw: bool, using: str, 
 @receiver(pre_delete, sender=Conversation, dispatch_uid="durable_chat.erase_stream")
 def erase_stream(instance: Conversation, using: str, **kwargs: Any) -> None:
     """Stop the run, and note in the deletion's own transaction that the stream must go."""
+    # Its lock before those of its runs, also when it goes with its owner.
+    Conversation.objects.using(using).filter(pk=instance.pk).update(epoch=F("epoch") + 1)
     active = Run.objects.using(using).active().filter(conversation=instance)
     for run_id in active.values_list("pk", flat=True):
         _in_time(heart.halt, run_id)

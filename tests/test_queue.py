@@ -1,20 +1,24 @@
 """WHEN_BUSY: what a message meets that is sent while an answer is being written."""
 
 import asyncio
+import random
+from contextlib import suppress
 from typing import Any
 
 import orjson
 import pytest
 
 from durable_chat.chunks import is_terminal, run_id_of
-from durable_chat.connections import in_database
+from durable_chat.connections import in_database, in_thread
+from durable_chat.exceptions import NotFound
 from durable_chat.messages import Message, Turn, fold
+from durable_chat.models import Conversation, Run
 from durable_chat.models import Message as Row
-from durable_chat.models import Run
 from durable_chat.runs import loop, progress
-from durable_chat.runs.admission import Queued, admit
-from durable_chat.runs.claim import Claim
+from durable_chat.runs.admission import Due, Ending, Queued, admit
+from durable_chat.runs.claim import Claim, Fenced, take_over
 from durable_chat.runs.queue import next_in_line
+from durable_chat.runs.queue import withdraw as taken_back
 from durable_chat.runs.recover import recover
 from durable_chat.streams.client.sse import Decoder
 from tests.conftest import Chatter, stored, the_run, words
@@ -292,3 +296,51 @@ async def test_whoever_recovers_a_run_begins_the_next(chatter: Chatter) -> None:
     await chatter.idle()
     assert [text for role, text in await chatter.texts() if role == "user"] == ["words=2", "words=3"]
     await all_is_well(chatter)
+
+
+@pytest.mark.usefixtures("queueing")
+async def test_no_order_of_locks_is_a_deadlock(site: None) -> None:
+    """Everything that changes rows at once, on few conversations, which are deleted while it goes on."""
+    conversations = [await Conversation.objects.acreate() for _ in range(4)]
+
+    def work(number: int) -> None:
+        dice = random.Random(number)
+        for step in range(60):
+            conversation_id = dice.choice(conversations).pk
+            dice.choice([enter, progress_by_one, leave, end_all])(conversation_id, f"m-{number}-{step}")
+        if number == 0:
+            Conversation.objects.filter(pk__in=[conversation.pk for conversation in conversations]).delete()
+
+    await asyncio.gather(*(in_thread(work, number) for number in range(6)))
+    assert not await Run.objects.aexists()
+
+
+def enter(conversation_id: str, id: str) -> None:
+    turn = Turn(Message(id=id, role="user", parts=({"type": "text", "content": id},)), "send", {}, "tanstack")
+    with suppress(NotFound, Ending, Due):
+        admit(conversation_id, turn, holder="all", lease_seconds=30, when_busy="queue")
+
+
+def progress_by_one(conversation_id: str, id: str) -> None:
+    claim = next_in_line(conversation_id, holder="all", lease_seconds=30, hurried=False)
+    if claim is not None:
+        with suppress(Fenced, Row.DoesNotExist):
+            progress.accepted(claim, "1")
+            progress.end(claim)
+            progress.release(claim, Run.State.DONE, "2", messages=())
+
+
+def leave(conversation_id: str, id: str) -> None:
+    waiting = Run.objects.queued().filter(conversation=conversation_id).values_list("pk", flat=True)
+    for run_id in waiting[:2]:
+        taken_back(conversation_id, run_id)
+
+
+def end_all(conversation_id: str, id: str) -> None:
+    progress.request_stop(conversation_id, None)
+    active = Run.objects.active().filter(conversation=conversation_id).values_list("pk", flat=True)
+    progress.beat(list(active), holder="all", lease_seconds=-1)
+    claim = take_over(conversation_id, holder="all", lease_seconds=30)
+    if claim is not None:
+        with suppress(Fenced):
+            progress.repair(claim, Run.State.INTERRUPTED, "3", messages=claim.messages)

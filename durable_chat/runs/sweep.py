@@ -77,7 +77,7 @@ async def sweep() -> Swept:
 
 
 def _unattended() -> list[str]:
-    return list(unattended().values_list("conversation", flat=True).distinct()[:FOUND])
+    return list(unattended().order_by().values_list("conversation", flat=True).distinct()[:FOUND])
 
 
 async def _tend(conversation_id: str, places: asyncio.Semaphore) -> launch.Tended | None:
