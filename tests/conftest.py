@@ -1,8 +1,9 @@
 """Fixtures of the chat half: a site in this process, with a real database, a real store and real runs."""
 
 import asyncio
+import os
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -22,6 +23,15 @@ from tests import service
 # A slow machine is no failure: nothing here is timed.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where the services are said to be there, what is skipped has failed."""
+    report = yield
+    if report.skipped and os.environ.get("REQUIRE_SERVICES") == "1":
+        report.outcome = "failed"
+    return report
 
 
 @pytest.fixture(scope="session")
