@@ -111,9 +111,9 @@ class ConversationAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic 
     def message_count(self, conversation: Any) -> int:
         return int(conversation.shown)
 
-    @admin.display(description="running", boolean=True, ordering="active")
-    def running(self, conversation: Any) -> bool:
-        return bool(conversation.active)
+    @admin.display(description="running", empty_value="-", ordering="active")
+    def running(self, conversation: Any) -> str | None:
+        return "yes" if conversation.active else None  # Django's cross for False looks like a failure
 
     @admin.display(description="runs", ordering="run_count")
     def runs(self, conversation: Any) -> str:

@@ -19,6 +19,13 @@ from durable_chat.streams.protocol.secrets import Secret, StreamsSecret
 NAME = "DURABLE_CHAT"
 SERVICE_ID = re.compile(r"([A-Za-z0-9_~-][A-Za-z0-9._~-]*)?")
 ELECTRIC_CLOUD = "https://api.electric-sql.cloud"
+KINDS = {
+    str: "a string",
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    list: "a list of strings",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +153,12 @@ def _of_the_service(streams: Mapping[str, Any]) -> Iterator[str]:
     where, url, service_id = f'{NAME}["STREAMS"]', streams.get("ELECTRIC_URL"), streams.get("DS_SERVICE_ID")
     known = [spec.name.upper() for spec in fields(StreamsSettings)]
     said = [name for name in known if streams.get(name) not in (None, "", ELECTRIC_CLOUD)]
-    for missing in ("DS_SERVICE_ID", "DS_SECRET"):
-        if said and missing not in said:
-            yield (
-                f"{where} is incomplete: {missing} is missing beside {' and '.join(said)}. "
-                "Set both DS_SERVICE_ID and DS_SECRET, or none of these to use the embedded server."
-            )
+    missing = [name for name in ("DS_SERVICE_ID", "DS_SECRET") if name not in said]
+    if said and missing:
+        yield (
+            f"{where} is incomplete: beside {' and '.join(said)} there is no {' and no '.join(missing)}. "
+            "Set both DS_SERVICE_ID and DS_SECRET, or none of these to use the embedded server."
+        )
     if isinstance(url, str) and url and not url.startswith(("https://", "http://")):
         yield f'{where}["ELECTRIC_URL"] must begin with https:// or http://.'
     if isinstance(url, str) and "/v1/stream" in url:
@@ -178,8 +185,8 @@ def _problems(kind: type[Any], raw: Any, where: str) -> Iterator[str]:
         if section is not None:
             yield from _problems(section, value, f'{where}["{key}"]')
         elif not _fits(value, known[key].default):
-            wanted = _kind(known[key].default).__name__
-            yield f'{where}["{key}"] must be of type {wanted}, not {type(value).__name__}.'
+            wanted = KINDS[_kind(known[key].default)]
+            yield f'{where}["{key}"] must be {wanted}, not of type {type(value).__name__}.'
         else:
             yield from _out_of_bounds(value, known[key].metadata, f'{where}["{key}"]')
 

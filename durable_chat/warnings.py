@@ -106,9 +106,13 @@ def _one_secret_twice() -> Iterator[CheckMessage]:
     texts = {path: _said(path) for path in SECRETS}
     shared = [text for text, count in Counter(texts.values()).items() if text and count > 1]
     for text in shared:
-        names = [" ".join(path) for path in SECRETS if texts[path] == text]
+        names = [_written(path) for path in SECRETS if texts[path] == text]
         problem = f"One secret is used for {' and '.join(names)}: who learns one has both."
         yield _warning(4, problem, "Give each a secret of its own.")
+
+
+def _written(path: Sequence[str]) -> str:
+    return path[0] + "".join(f'["{key}"]' for key in path[1:])
 
 
 def _said(path: Sequence[str]) -> Any:

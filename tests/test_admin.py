@@ -136,3 +136,9 @@ async def test_a_conversation_leads_to_its_runs(staff: AsyncClient, chatter: Cha
         shown = await staff.get(reverse(f"admin:durable_chat_conversation_{page}", args=arguments))
         assert f'href="{link}"' in shown.content.decode()
     assert (await the_run(chatter.id)).pk in await listed(staff, conversation__id__exact=chatter.id)
+
+
+async def test_a_conversation_at_rest_shows_no_cross(staff: AsyncClient, chatter: Chatter) -> None:
+    page = await staff.get(reverse("admin:durable_chat_conversation_changelist"))
+    assert chatter.id in page.content.decode()
+    assert "icon-no" not in page.content.decode()

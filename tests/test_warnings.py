@@ -147,3 +147,8 @@ async def test_live_answers_pass_through_middleware_that_would_hold_them(
         tag = answer.headers["etag"]
     async with django_door(client, address, **headers, **{"if-none-match": tag}) as answer:
         assert answer.status == 304
+
+
+def test_a_shared_secret_is_named_as_settings_write_it(settings: Any) -> None:
+    found = warned(settings, remote("https://streams.example", "k") | tokens("k", "r"))
+    assert 'DURABLE_CHAT["STREAMS"]["DS_SECRET"] and DURABLE_STREAMS["WRITE_TOKEN"]' in found["W004"]
