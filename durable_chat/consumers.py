@@ -15,9 +15,10 @@ from durable_chat import backends, conf
 from durable_chat.authentication import Who, still
 from durable_chat.connections import in_database
 from durable_chat.exceptions import ChatError
+from durable_chat.marks import inward, is_before_all
 from durable_chat.models import Conversation
 from durable_chat.runs import launch, loop
-from durable_chat.runs.mending import mend, resumed
+from durable_chat.runs.mending import mend
 from durable_chat.streams.departure import departure
 from durable_chat.streams.hub import Frame
 from durable_chat.streams.protocol.errors import BadRequest, StreamError, StreamGone, StreamNotFound
@@ -133,18 +134,24 @@ async def frames(conversation: Conversation, resume: str) -> AsyncIterator[str]:
     not depend on how a later read cuts the same chunks into batches.
     """
     had, skip = _parsed(resume)
-    offset = await resumed(conversation, had)
-    skip = skip if offset == had else 0
+    mark, offset = conversation.mark, inward(conversation.mark, had)
+    if offset != had.removeprefix(mark):
+        skip = 0  # in a stream that was lost
+    if not skip and is_before_all(offset):
+        offset = START  # which every service knows
     async with aclosing(backends.get_hub().follow(conversation.stream_path, offset)) as batches:
         async for batch in batches:
             if batch.up_to_date and batch.end < conversation.offset:
                 raise StreamNotFound
             texts = batch.once(_texts)
             for text in texts[skip:]:
-                yield text
+                yield text.replace(_ID, _ID + mark, 1) if mark else text
             skip = max(0, skip - len(texts))
             if skip and batch.up_to_date:
                 raise BadRequest(f"{resume!r} is not the id of a chunk: it lies behind the last one.")
+
+
+_ID: Final = '{"id":"'  # what a frame begins with
 
 
 def _texts(batch: Frame) -> list[str]:

@@ -10,6 +10,7 @@ from django.core.validators import RegexValidator
 from django.db import models, transaction
 from django.db.models import F, Q
 
+from durable_chat.marks import mark_of
 from durable_chat.messages import Author
 from durable_chat.messages import Message as Turned
 from durable_chat.streams.protocol.offsets import START
@@ -139,9 +140,9 @@ class Conversation(models.Model):
         return f"{self._first_path}-{new_id()}"
 
     @property
-    def was_mended(self) -> bool:
-        """Whether its stream may not be its first."""
-        return self.stream_path != self._first_path
+    def mark(self) -> str:
+        """What readers' offsets begin with (see `marks`)."""
+        return mark_of(self.pk, self.stream_path)
 
     @property
     def _first_path(self) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from django.db.models import Exists, FilteredRelation, OuterRef, Q, Subquery
 
 from durable_chat.connections import in_database
+from durable_chat.marks import mark_of, outward
 from durable_chat.messages import Message
 from durable_chat.models import Conversation, Run
 
@@ -66,17 +67,18 @@ def take(conversation_id: str) -> Snapshot | None:
         )
         .order_by("shown__position")
         .values_list(
-            *("title", "metadata", "created_at", "updated_at", "offset", "active_run", "waits"),
-            *("last_run", "last_state", "last_notice"),
+            *("title", "metadata", "created_at", "updated_at", "offset", "stream_path"),
+            *("active_run", "waits", "last_run", "last_state", "last_notice"),
             *("shown__client_id", "shown__role", "shown__parts", "shown__metadata", "shown__created_at"),
         )
     )
     if not rows:
         return None
-    title, metadata, created_at, updated_at, offset, active_run, waits, last_run, state, notice = rows[0][:10]
+    title, metadata, created_at, updated_at, offset, path = rows[0][:6]
+    active_run, waits, last_run, state, notice = rows[0][6:11]
     messages = tuple(
         Message(id=id, role=role, parts=tuple(parts), metadata=extra, created_at=at)
-        for id, role, parts, extra, at in (row[10:] for row in rows)
+        for id, role, parts, extra, at in (row[11:] for row in rows)
         if id is not None
     )
     failed = bool(notice) and active_run is None
@@ -87,7 +89,7 @@ def take(conversation_id: str) -> Snapshot | None:
         created_at=created_at,
         updated_at=updated_at,
         messages=messages,
-        offset=offset,
+        offset=outward(mark_of(conversation_id, path), offset),
         active_run=active_run,
         failure=Failure(last_run, state == Run.State.STOPPED, notice) if failed else None,
         queued=_line(conversation_id) if waits else (),

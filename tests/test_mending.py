@@ -10,6 +10,7 @@ import pytest
 from durable_chat import backends
 from durable_chat.answers import snapshot
 from durable_chat.connections import in_database
+from durable_chat.marks import outward
 from durable_chat.messages import fold
 from durable_chat.models import Conversation, Run
 from durable_chat.runs import loop, mending, tombs
@@ -80,7 +81,7 @@ async def assert_whole(chatter: Chatter) -> None:
     """Hydration, the stream and every reader of it agree, and the rows' offset is its tail."""
     hydrated = await chatter.hydrate()
     batch = await backends.get_streams().read((await row(chatter)).stream_path)
-    assert hydrated["offset"] == batch.offset
+    assert hydrated["offset"] == outward((await row(chatter)).mark, batch.offset)
     shown = [(message["id"], message["parts"]) for message in hydrated["messages"]]
     assert [(message.id, list(message.parts)) for message in fold(batch.items)] == shown
     assert await page(chatter) == list(batch.items)

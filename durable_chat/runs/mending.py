@@ -1,9 +1,7 @@
 """A conversation whose stream is not there, or not whole: it gets another one, which begins with its rows."""
 
 import logging
-import re
 from collections.abc import Sequence
-from typing import Final
 
 import orjson
 from django.db import transaction
@@ -15,12 +13,10 @@ from durable_chat.messages import Message
 from durable_chat.models import Conversation, Run, Tombstone
 from durable_chat.runs.rows import lock, raise_epoch
 from durable_chat.streams.client import StreamClient
-from durable_chat.streams.protocol.errors import BadRequest, StreamGone, StreamNotFound
-from durable_chat.streams.protocol.offsets import NOW, START
+from durable_chat.streams.protocol.errors import StreamGone, StreamNotFound
+from durable_chat.streams.protocol.offsets import START
 
 log = logging.getLogger(__name__)
-
-_NOTHING: Final = re.compile(r"[0_]+")  # the offset of whoever has read an empty stream, at any service
 
 
 async def mend(conversation_id: str) -> None:
@@ -46,23 +42,6 @@ async def sow(streams: StreamClient, path: str, messages: Sequence[Message]) -> 
     """
     seed = orjson.dumps([snapshot(messages)]) if messages else b""
     return await streams.create(path, body=seed)
-
-
-async def resumed(conversation: Conversation, offset: str) -> str:
-    """Where a reader goes on who stands at `offset`: at START, if that is from a stream that was lost.
-
-    The snapshot that a stream begins with then replaces all that the reader has. Raises StreamError.
-    """
-    nothing = _NOTHING.fullmatch(offset) is not None
-    if offset in (START, NOW) or not (conversation.was_mended or nothing):
-        return offset
-    if conversation.was_mended and nothing:
-        return START
-    try:
-        page = await backends.get_streams().read(conversation.stream_path, offset=offset)
-    except BadRequest:
-        return START
-    return offset if offset <= page.offset else START
 
 
 async def _is_lost(streams: StreamClient, path: str, offset: str) -> bool:

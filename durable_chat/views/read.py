@@ -13,10 +13,10 @@ from durable_chat.authentication import Who, still
 from durable_chat.conf import NAME
 from durable_chat.connections import in_database
 from durable_chat.exceptions import BadInput, NotFound, Unavailable
+from durable_chat.marks import inward, is_before_all, marked
 from durable_chat.models import Conversation, Run, Visitor
 from durable_chat.permissions import visitor_of
 from durable_chat.runs import loop
-from durable_chat.runs.mending import resumed
 from durable_chat.streams.client.answers import tail
 from durable_chat.streams.protocol.errors import (
     BadRequest,
@@ -28,6 +28,7 @@ from durable_chat.streams.protocol.errors import (
     from_response,
 )
 from durable_chat.streams.protocol.exchange import Body, Request, Response
+from durable_chat.streams.protocol.offsets import START
 from durable_chat.views.base import ID, ApiView, checked_id
 from durable_chat.views.run_view import read_run
 from durable_chat.views.watch import Watch
@@ -98,7 +99,7 @@ async def read(
             response = await _told(conversation, query, headers)
         except (StreamNotFound, StreamGone, BadRequest):
             # Nobody reads a 404 for a conversation that exists, nor a 400 for what a lost stream has told.
-            response = await _told(await watch.mended(), query, headers)
+            response = await _told(await watch.mended(), _anywhere(query), headers)
     except BadRequest:
         raise BadInput('The "offset" is not one that an earlier answer gave; -1 is the beginning.') from None
     except (Unauthorized, Forbidden):
@@ -116,6 +117,12 @@ async def _told(conversation: Conversation, query: Mapping[str, str], headers: M
     return await read_run(backends.get_streams(), conversation, run, query=query)
 
 
+def _anywhere(query: Mapping[str, str]) -> Mapping[str, str]:
+    """The query, for a service that may be another than the one that its offset is from."""
+    begins = "run" not in query and is_before_all(query.get("offset", START))
+    return {**query, "offset": START} if begins else query
+
+
 async def _run(conversation: Conversation, run_id: str) -> Run:
     named = Run.objects.filter(conversation=conversation, pk=run_id)
     run: Run | None = await in_database(named.first) if ID.fullmatch(run_id) else None
@@ -128,7 +135,7 @@ async def _read(conversation: Conversation, query: Mapping[str, str], headers: M
     """The service's own answer, its body unread. One that ends before the rows do is of another stream."""
     parameters = {name: query[name] for name in PARAMETERS_UP if name in query}
     if "offset" in parameters:
-        parameters["offset"] = await resumed(conversation, parameters["offset"])
+        parameters["offset"] = inward(conversation.mark, parameters["offset"])
     kept = {name: headers[name] for name in HEADERS_UP if name in headers}
     request = Request("GET", conversation.stream_path, parameters, kept)
     response = await backends.get_streams().handler(request)
@@ -138,7 +145,7 @@ async def _read(conversation: Conversation, query: Mapping[str, str], headers: M
     if "stream-up-to-date" in response.headers and tail(response) < conversation.offset:
         await response.aclose()
         raise StreamNotFound
-    return response
+    return marked(conversation.mark, response)
 
 
 def _wait(headers: Mapping[str, str]) -> dict[str, str]:

@@ -20,11 +20,12 @@ class Gate:
 
     It lives on a thread of its own, at an address that is its own for life, so that tests of every kind can
     use it. ``faults`` are played one a request, oldest first; ``requests`` is what was asked, whoever asked.
+    A fault may be for the requests of one method only.
     """
 
     def __init__(self, service_id: str, secret: str) -> None:
         self.upstream = ""
-        self.faults: list[Fault] = []
+        self.faults: list[Fault | tuple[str, Fault]] = []
         self.requests: list[tuple[str, str]] = []
         self.connections = 0
         self.live = 0
@@ -122,7 +123,15 @@ class Gate:
         elif not exchange.path.startswith(self._root):
             exchange.reply(404)
         else:
-            await (self.faults.pop(0) if self.faults else Exchange.pass_on)(exchange)
+            await self._next_fault(exchange.method)(exchange)
+
+    def _next_fault(self, method: str) -> "Fault":
+        for number, fault in enumerate(self.faults):
+            wanted, play = fault if isinstance(fault, tuple) else (method, fault)
+            if wanted == method:
+                del self.faults[number]
+                return play
+        return Exchange.pass_on
 
 
 class _Visitor:
@@ -204,11 +213,15 @@ class Exchange:
             lines = head.decode("latin-1").split("\r\n")
             kept = [line for line in lines if not line.lower().startswith(_OF_ONE_HOP)]
             self.writer.write("\r\n".join(kept).encode("latin-1"))
+            last = b""
             while piece := await reader.read(65536):
                 self.writer.write(piece[:cut_after])
                 await self.writer.drain()
+                last = (last + piece)[-5:]
                 if cut_after is not None and (cut_after := cut_after - len(piece)) <= 0:
                     return self.reset()
+            if b"transfer-encoding: chunked" in head.lower() and last != b"0\r\n\r\n":
+                self.reset()  # the server died in it
         finally:
             server.close()
 
