@@ -57,8 +57,7 @@ def over_handler(transport: httpx.AsyncBaseTransport, peer: Peer) -> Get:
         path, _, query = target.removeprefix("/v1/stream/").partition("?")
         parameters = dict(pair.split("=") for pair in query.split("&"))
         async with await handler(Request("GET", path, parameters)) as response:
-            assert not isinstance(response.body, bytes)
-            yield aiter(response.body)
+            yield _whole(response.body) if isinstance(response.body, bytes) else aiter(response.body)
 
     return get
 
@@ -70,6 +69,10 @@ def _session() -> aiohttp.ClientSession:
 def _httpx() -> httpx.AsyncClient:
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     return httpx.AsyncClient(limits=limits, trust_env=False)
+
+
+async def _whole(body: bytes) -> AsyncIterator[bytes]:
+    yield body
 
 
 def _transport() -> AiohttpTransport:
