@@ -207,7 +207,6 @@ def _check_backends() -> None:
 
 
 def _begin(claim: Claim, own_keys: Mapping[str, ModelKey] = NO_KEYS) -> Execution:
-    global _heart
     journal.note(claim, "claimed")
     prompt = Prompt(
         conversation_id=claim.conversation_id,
