@@ -1,5 +1,7 @@
 """DURABLE_CHAT: what is wrong is named, with the nearest right key."""
 
+import re
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -9,7 +11,9 @@ from django.core.management.base import SystemCheckError
 
 from durable_chat import conf
 from durable_chat.keys import ModelKey
+from durable_chat.streams.embedded import conf as embedded
 from durable_chat.streams.protocol.secrets import StreamsSecret
+from tests.live import ROOT
 
 # Since Django 6.0 `check` looks at the databases too.
 pytestmark = pytest.mark.django_db
@@ -108,3 +112,22 @@ def test_the_two_layers_have_two_types_and_no_repr_shows_a_secret(settings: Any)
     assert parsed.provider.api_key == ModelKey("two")
     assert "'one'" not in repr(parsed)
     assert "'two'" not in repr(parsed)
+
+
+@pytest.mark.parametrize(
+    ("setting", "known"),
+    [
+        ("DURABLE_CHAT", {field.name.upper() for field in fields(conf.Settings)}),
+        ("DURABLE_STREAMS", set(embedded._DEFAULTS)),
+    ],
+)
+def test_the_readme_lists_every_setting_once(setting: str, known: set[str]) -> None:
+    _, _, table = (ROOT / "README.md").read_text().partition(f"| `{setting}` | default |")
+    listed = re.findall(r"^\| `([A-Z_]+)` \|", table.partition("\n\n")[0], re.MULTILINE)
+    assert sorted(listed) == sorted(known)
+
+
+def test_the_demo_and_its_example_know_the_same_variables() -> None:
+    read = re.findall(r'env(?:\.\w+)?\("([A-Z_]+)"', (ROOT / "project/settings.py").read_text())
+    shown = re.findall(r"^#([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE)
+    assert sorted(shown) == sorted(read)
