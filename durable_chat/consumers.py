@@ -23,7 +23,7 @@ from durable_chat.streams.departure import departure
 from durable_chat.streams.hub import Frame
 from durable_chat.streams.protocol.errors import BadRequest, StreamError, StreamGone, StreamNotFound
 from durable_chat.streams.protocol.offsets import NOW, START
-from durable_chat.views.base import authorise, refusal_of
+from durable_chat.views.base import ID, authorise, refusal_of
 from durable_chat.views.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class ConversationConsumer(AsyncWebsocketConsumer):
         """`{"type": "abort", "runId"?}` stops the answer. Nothing else is expected: sending goes by HTTP."""
         frame = _object(text_data)
         run_id = frame.get("runId")
-        if frame.get("type") == "abort" and isinstance(run_id, str | None):
+        if frame.get("type") == "abort" and (run_id is None or _is_id(run_id)):
             with suppress(ChatError):  # whoever may not stop it sees that it goes on
                 conversation = await authorise(await self._who()(), self._conversation_id(), "stop")
                 await loop.call(launch.stop, conversation.pk, run_id)
@@ -159,6 +159,10 @@ def _texts(batch: Frame) -> list[str]:
         orjson.dumps({"id": f"{batch.start}.{number}", "chunk": chunk}).decode()
         for number, chunk in enumerate(batch.messages)
     ]
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str) and ID.fullmatch(value) is not None
 
 
 def _object(text: str | None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from tests.streams.postgres import URL, why_not
 
 AGAIN = [
     f"tests/test_{name}.py"
-    for name in ("queue", "recovery", "stop", "sweep", "send", "machine", "admin", "journal")
+    for name in ("queue", "recovery", "stop", "sweep", "send", "machine", "admin", "journal", "sharing")
 ]
 
 

@@ -66,6 +66,13 @@ WRITER = READER | {"send": 202, "stop": 2}
 OWNER = WRITER | {"share": 200, "delete": 204}
 
 
+async def test_what_is_no_username_is_nobodys(ada: Chatter) -> None:
+    """PostgreSQL refuses to look for a NUL."""
+    assert (await ada.http.delete(members(ada, "%00"))).status_code == 404
+    role = {"data": {"role": "writer"}, "content_type": "application/json"}
+    assert (await ada.http.patch(members(ada, "%00"), **role)).status_code == 404
+
+
 @pytest.mark.parametrize(("role", "granted"), [("reader", READER), ("writer", WRITER)])
 async def test_a_member_may_what_the_role_grants(ada: Chatter, role: str, granted: dict[str, int]) -> None:
     member = await let_in(ada, "bob", role)

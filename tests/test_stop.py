@@ -19,6 +19,7 @@ from tests.test_recovery import doomed
 from tests.test_websocket import Socket
 
 LONG = "words=1000 delay=20"
+NUL = '{"type": "abort", "runId": "\\u0000"}'
 
 
 async def is_stopped(chatter: Chatter) -> None:
@@ -57,7 +58,7 @@ async def test_a_frame_stops_the_answer(chatter: Chatter, named: bool) -> None:
     await chatter.send(LONG)
     run = await the_run(chatter.id)
     async with Socket(chatter, f"/ws/chat/{chatter.id}") as socket:
-        for nonsense in ("{", "[]", "null", '{"type": "abort", "runId": 7}', '{"type": "ping"}'):
+        for nonsense in ("{", "[]", "null", '{"type": "abort", "runId": 7}', NUL, '{"type": "ping"}'):
             await say(socket, nonsense)
         await say(socket, '{"type": "abort", "runId": "another"}')
         await socket.frames(until="TEXT_MESSAGE_CONTENT")

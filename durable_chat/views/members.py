@@ -100,6 +100,9 @@ def _let_in(conversation: Conversation, username: str, role: str) -> tuple[dict[
 
 
 def _members(conversation: Conversation, username: str) -> Any:
+    """Raises NotFound for what is no username, such as a NUL, which PostgreSQL refuses to look for."""
+    if not username.isprintable():
+        raise NotFound(NOBODY)
     named = f"user__{get_user_model().USERNAME_FIELD}"
     return conversation.memberships.filter(**{named: username})
 
