@@ -50,7 +50,6 @@ def begin(
         state=Run.State.RUNNING,
         epoch=conversation.epoch,
         start_offset=conversation.offset,
-        stop_requested=run.stop_requested,
         holder=holder,
         lease_expires_at=from_now(lease_seconds),
     )

@@ -174,11 +174,13 @@ async def stop(conversation_id: str, run_id: str | None = None) -> bool:
 
     A run that is named is meant whether it is active or waits. Whether there was one.
     """
+    # The line first: a run goes from it into its turn, and not back.
+    if run_id is not None and await in_database(withdraw, conversation_id, run_id):
+        return True
     run = await in_database(progress.request_stop, conversation_id, run_id)
     if run is not None:
         await _hasten(conversation_id, run.pk)
-        return True
-    return run_id is not None and await in_database(withdraw, conversation_id, run_id)
+    return run is not None
 
 
 async def _hasten(conversation_id: str, run_id: str) -> None:

@@ -37,12 +37,16 @@ def next_in_line(conversation_id: str, *, holder: str, lease_seconds: float, hur
         if not asked.visible:  # it is said now, after what was said while it waited
             asked.position = next_position(conversation)
             asked.save(update_fields=["position"])
-        run.stop_requested = hurried and line.exclude(pk=run.pk).exists()
+        if hurried and line.exclude(pk=run.pk).exists():
+            run.stop_requested = True
+            run.save(update_fields=["stop_requested"])  # and never to False: somebody may ask meanwhile
         return begin(conversation, run, asked, holder=holder, lease_seconds=lease_seconds)
 
 
 def withdraw(conversation_id: str, name: str) -> bool:
     """Take a waiting run, named by its id or its message's, out of the line; whether there was one."""
+    if not name.isprintable():
+        return False  # no name; and PostgreSQL refuses to look for a NUL
     with transaction.atomic():
         conversation = lock(conversation_id)
         if conversation is None:
