@@ -1,12 +1,13 @@
 """Server processes on one database and one streams file, and somebody who visits them."""
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeAlias
 
 import pytest
 
-from tests import postgres
+from tests import postgres, service
 from tests.clients.conftest import packages as packages
 from tests.faults.people import Person
 from tests.live import LiveServer, ServerName
@@ -17,14 +18,21 @@ Serve: TypeAlias = Callable[..., LiveServer]
 
 @pytest.fixture
 def database(request: pytest.FixtureRequest) -> Iterator[Mapping[str, str]]:
-    """Where a test's servers keep rows and streams: in files, or as the parameter "postgres" says."""
-    if getattr(request, "param", "sqlite") == "sqlite":
-        yield {}
-        return
-    if missing := why_not():
+    """Where a test's servers keep rows and streams.
+
+    In files; in a "postgres"; or, as the parameter "service" says, the streams alone at a service.
+    """
+    kind = getattr(request, "param", "sqlite")
+    if kind == "postgres" and (missing := why_not()):
         pytest.skip(missing)
-    with postgres.database() as url:
-        yield {"DATABASE_URL": url}
+    with ExitStack() as stack:
+        match kind:
+            case "postgres":
+                yield {"DATABASE_URL": stack.enter_context(postgres.database())}
+            case "service":
+                yield stack.enter_context(service.running()).env
+            case _:
+                yield {}
 
 
 @pytest.fixture

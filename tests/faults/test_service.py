@@ -20,6 +20,7 @@ from tests.service import gate
 from tests.service.gate import Fault
 
 BRISK = "words=150 delay=10"
+AWAY_SECONDS = 30.0
 FAULTS = {
     "refused with 503": gate.refusal(503, "1"),
     "refused with 429": gate.refusal(429, "1"),
@@ -85,9 +86,9 @@ async def _taken(person: Person, conversation: str) -> bool:
     return response.status_code == 202
 
 
-@pytest.mark.parametrize("death", ["shut", "killed"])
+@pytest.mark.parametrize(("death", "seconds"), [("shut", AWAY_SECONDS), ("killed", 0.0)])
 async def test_the_service_is_away_for_a_while(
-    server: LiveServer, person: Person, elsewhere: service.Service, death: str
+    server: LiveServer, person: Person, elsewhere: service.Service, death: str, seconds: float
 ) -> None:
     """The answer waits for it, its readers stay where they are, and a send is refused until it is back."""
     conversation, run_id = await asked(person, BRISK)
@@ -100,6 +101,7 @@ async def test_the_service_is_away_for_a_while(
         assert refused.status_code == 503
         assert float(refused.headers["retry-after"]) >= 0
         assert (await person.send(idle, "words=3", id="m-1")).status_code == 503
+        await asyncio.sleep(seconds)
         assert await person.active(conversation) == run_id
         elsewhere.gate.open() if death == "shut" else elsewhere.start()
         chunks = await settled(person, conversation, directory=server.directory)
@@ -109,6 +111,23 @@ async def test_the_service_is_away_for_a_while(
             await reader.arrives(at=chunks)
     await until(lambda: _taken(person, idle))
     assert echoes(await settled(person, idle, directory=server.directory)) == ["m-1"]
+
+
+async def test_a_service_that_falls_silent(
+    server: LiveServer, person: Person, elsewhere: service.Service
+) -> None:
+    """An append is not answered, as long as anybody waits for it: 15 s, and then it is sent again."""
+    conversation, run_id = await asked(person, BRISK)
+    readers = [DurableReader(person, conversation), SocketReader(person, conversation)]
+    async with following(*readers):
+        await until(lambda: all(words(10) in reader.text for reader in readers))
+        elsewhere.gate.faults.append(("POST", gate.silence))
+        chunks = await settled(person, conversation, directory=server.directory)
+        assert elsewhere.gate.faults == []
+        assert [row.state for row in rows(server.directory, conversation)] == ["done"]
+        assert said(chunks, run_id) == words(150)
+        for reader in readers:
+            await reader.arrives(at=chunks)
 
 
 async def test_a_stream_deleted_behind_the_back_of_a_site_with_readers(

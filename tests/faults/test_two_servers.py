@@ -1,4 +1,4 @@
-"""Two server processes on one database and the same streams, of which one dies or freezes."""
+"""Two server processes on one database and the same streams, wherever those are; one dies or freezes."""
 
 import asyncio
 import sqlite3
@@ -14,7 +14,7 @@ from tests.faults.evidence import rows, said, settled, the_end, words
 from tests.faults.people import DurableReader, Person, SocketReader, asked, following, until
 from tests.live import LiveServer
 
-pytestmark = pytest.mark.parametrize("database", ["sqlite", "postgres"], indirect=True)
+pytestmark = pytest.mark.parametrize("database", ["sqlite", "postgres", "service"], indirect=True)
 
 
 async def test_each_sees_and_stops_what_the_other_writes(serve: Serve) -> None:
