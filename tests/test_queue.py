@@ -2,13 +2,11 @@
 
 import asyncio
 import random
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
 import orjson
 import pytest
-from django.db import connection, connections
 
 from durable_chat.chunks import is_terminal, run_id_of
 from durable_chat.connections import in_database, in_thread
@@ -16,7 +14,7 @@ from durable_chat.exceptions import NotFound
 from durable_chat.messages import Message, Turn, fold
 from durable_chat.models import Conversation, Run
 from durable_chat.models import Message as Row
-from durable_chat.runs import launch, loop, progress, queue
+from durable_chat.runs import launch, loop, progress
 from durable_chat.runs.admission import Due, Ending, Queued, admit
 from durable_chat.runs.claim import Claim, Fenced, take_over
 from durable_chat.runs.queue import next_in_line
@@ -312,31 +310,6 @@ async def test_a_stop_that_comes_with_its_turn_is_not_lost(
         assert await loop.call(launch.stop, chatter.id, waiting.run_id)
     run = await Run.objects.aget(pk=waiting.run_id)
     assert run.stop_requested or run.state == "stopped"
-
-
-@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one writer at a time")
-async def test_a_stop_in_the_middle_of_its_turn_is_not_lost(
-    chatter: Chatter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Run.stop() takes no lock, so it may come between the look at a run and its beginning."""
-    first = await admitted(chatter, "m-1")
-    waiting = await admitted(chatter, "m-2")
-    assert isinstance(first, Claim)
-    await released(first)
-    run = await Run.objects.aget(pk=waiting.run_id)
-    real = queue.next_position
-
-    def stopped_meanwhile(conversation: Any) -> int:
-        with ThreadPoolExecutor(1) as elsewhere:
-            elsewhere.submit(run.stop).result()
-            elsewhere.submit(connections.close_all).result()
-        return real(conversation)
-
-    monkeypatch.setattr(queue, "next_position", stopped_meanwhile)
-    claim = await in_database(next_in_line, chatter.id, holder="elsewhere", lease_seconds=30, hurried=False)
-    assert claim is not None
-    await run.arefresh_from_db()
-    assert (run.state, run.stop_requested) == ("running", True)
 
 
 @pytest.mark.usefixtures("queueing")
