@@ -6,13 +6,16 @@ from typing import Any
 from django.apps import AppConfig, apps
 from django.core.checks import CheckMessage, Error, Tags, register
 from django.core.exceptions import ImproperlyConfigured
+from django.db import DEFAULT_DB_ALIAS, router
 from django.urls import NoReverseMatch, reverse
 from django.views.debug import get_default_exception_reporter_filter
 
 from durable_chat import backends, conf
+from durable_chat.models import Conversation, Member, Message, Run, Tombstone
 from durable_chat.runs import workers
 from durable_chat.streams.embedded import conf as embedded
 
+ROWS = (Conversation, Member, Message, Run, Tombstone)
 NEEDED_APPS = ("django.contrib.auth", "django.contrib.contenttypes", "django.contrib.sessions")
 
 
@@ -44,6 +47,17 @@ def check_sessions(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
         Error(f"durable_chat needs {app!r} in INSTALLED_APPS, with its middleware.", id="durable_chat.E004")
         for app in missing
     ]
+
+
+@register(Tags.compatibility)
+def check_routers(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """What runs write is read in the same transaction, which is one of the default database."""
+    routes = {route(model) for route in (router.db_for_read, router.db_for_write) for model in ROWS}
+    if routes == {DEFAULT_DB_ALIAS}:
+        return []
+    problem = 'A database router sends durable_chat elsewhere than to "default", where its transactions are.'
+    hint = 'Have DATABASE_ROUTERS answer "default" for the app label "durable_chat", also for reads.'
+    return [Error(problem, hint=hint, id="durable_chat.E006")]
 
 
 @register(Tags.security)

@@ -14,10 +14,6 @@ from durable_chat.runs.queue import next_in_line
 from tests.conftest import Chatter
 from tests.test_queue import admitted, released
 
-WAITING = (
-    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-)
-
 
 async def test_a_stop_in_the_middle_of_its_turn_is_not_lost(
     chatter: Chatter, monkeypatch: pytest.MonkeyPatch

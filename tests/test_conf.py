@@ -9,7 +9,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 
-from durable_chat import conf
+from durable_chat import checks, conf
 from durable_chat.keys import ModelKey
 from durable_chat.streams.embedded import conf as embedded
 from durable_chat.streams.protocol.secrets import StreamsSecret
@@ -131,3 +131,18 @@ def test_the_demo_and_its_example_know_the_same_variables() -> None:
     read = re.findall(r'env(?:\.\w+)?\("([A-Z_]+)"', (ROOT / "project/settings.py").read_text())
     shown = re.findall(r"^#([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE)
     assert sorted(shown) == sorted(read)
+
+
+class Replica:
+    """A router of a host that reads elsewhere than it writes."""
+
+    def db_for_read(self, model: Any, **hints: Any) -> str:
+        return "replica"
+
+
+def test_check_names_a_router_that_reads_elsewhere(settings: Any) -> None:
+    settings.DATABASE_ROUTERS = [Replica()]
+    (error,) = checks.check_routers()
+    assert "router" in error.msg
+    settings.DATABASE_ROUTERS = []
+    assert checks.check_routers() == []
