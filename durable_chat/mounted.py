@@ -20,7 +20,7 @@ from durable_chat.streams.embedded import process
 from durable_chat.streams.embedded.asgi import Receive, Scope, Send, send_response, while_connected
 from durable_chat.streams.protocol.exchange import Response
 from durable_chat.views.base import error_body, refusal_of
-from durable_chat.views.read import HEADERS_UP, read
+from durable_chat.views.read import HEADERS_USED, read
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
 async def _answer(scope: Scope, send: Send, who: Who) -> None:
     query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
     sent = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-    headers = {name: sent[name] for name in HEADERS_UP if name in sent}
+    headers = {name: sent[name] for name in HEADERS_USED if name in sent}
     try:
         response = await read(await who(), who=who, query=query, headers=headers)
     except Exception as error:  # noqa: BLE001 - each is answered

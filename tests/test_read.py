@@ -1,6 +1,7 @@
 """GET api/chat-stream, reconnect, and the view of one run: through Django's door and through the bare one."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,6 +13,7 @@ from django.test import AsyncClient
 from durable_chat.streams.client.sse import Decoder
 from project.asgi import application
 from tests.conftest import Chatter, the_run, words
+from tests.service import Service
 
 KEPT = {
     "cache-control",
@@ -139,12 +141,20 @@ async def test_only_listed_headers_come_down(chatter: Chatter) -> None:
         assert set(answer.headers) <= KEPT
 
 
-async def test_a_conditional_read(chatter: Chatter, get: Any) -> None:
+@pytest.mark.parametrize("where", ["embedded", "remote"])
+async def test_a_conditional_read(
+    site: None, settings: Any, shared_service: Service, get: Any, where: str
+) -> None:
+    streams = dict(shared_service.env) if where == "remote" else {}
+    settings.DURABLE_CHAT = {**settings.DURABLE_CHAT, "STREAMS": streams}
+    chatter = Chatter()
+    await chatter.begin()
     await chatter.send("words=3")
     await chatter.idle()
     path = f"/api/chat-stream?id={chatter.id}&offset=-1"
     async with get(chatter.http, path) as answer:
         tag = answer.headers["etag"]
+        assert re.fullmatch(r'"[0-9a-f]{32}"', tag)  # the reference server's own tells its paths
         await answer.body()
     async with get(chatter.http, path, **{"if-none-match": tag}) as answer:
         assert (answer.status, await answer.body()) == (304, b"")
