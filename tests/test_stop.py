@@ -1,6 +1,7 @@
 """Stop, from every door: the answer ends, what there is of it is kept and marked, readers are told once."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from durable_chat.chunks import is_terminal
 from durable_chat.connections import in_database
 from durable_chat.messages import Prompt
 from durable_chat.models import Member, Run
-from durable_chat.runs import launch, loop, progress
+from durable_chat.runs import ends, heart, launch, loop, progress, shutdown
 from tests.conftest import Chatter, stored, the_run
 from tests.faults.people import until
 from tests.test_recovery import doomed
@@ -189,3 +190,30 @@ async def test_a_run_that_waits_for_a_place_stops(chatter: Chatter, settings: An
     assert (await chatter.hydrate())["activeRun"] is not None
     await chatter.http.delete(f"/api/chat?id={chatter.id}")
     await is_stopped(second)
+
+
+async def test_a_run_that_a_late_send_begins_is_stopped_by_the_shutdown_too(
+    chatter: Chatter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The send was under way when the process was told to end, and every run had been told to stop."""
+    came, told, go_on = threading.Event(), threading.Event(), threading.Event()
+
+    async def slow(conversation_id: str) -> None:
+        came.set()
+        await asyncio.to_thread(go_on.wait)
+
+    def stop_all(end: ends.End) -> None:
+        real(end)
+        told.set()
+
+    real = heart.stop_all
+    monkeypatch.setattr(launch, "mend", slow)
+    monkeypatch.setattr(heart, "stop_all", stop_all)
+    sending = asyncio.create_task(chatter.send("words=100000 delay=20"))
+    await until(came.is_set)
+    leaving = loop.submit(shutdown._drain, 0)
+    await until(told.is_set)
+    go_on.set()
+    assert (await sending).status_code == 202
+    await until(leaving.done)
+    assert (await the_run(chatter.id)).state == "interrupted"

@@ -8,6 +8,7 @@ from durable_chat.runs import ends, heart, loop
 from durable_chat.streams.departure import departure
 
 STOP_SECONDS: Final = 8.0  # for a provider to close, and for the last words to be written
+AGAIN_SECONDS: Final = 0.2  # a send that was under way may begin a run yet
 
 
 def watch() -> None:
@@ -27,8 +28,9 @@ def _wind_up() -> None:
 async def _drain(seconds: float) -> None:
     drained = asyncio.create_task(heart.drain())
     await asyncio.wait({drained}, timeout=seconds)
-    heart.stop_all(ends.SHUTDOWN)
-    await drained
+    while not drained.done():
+        heart.stop_all(ends.SHUTDOWN)
+        await asyncio.wait({drained}, timeout=AGAIN_SECONDS)
 
 
 departure.first(_wind_up)
