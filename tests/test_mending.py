@@ -13,7 +13,9 @@ from durable_chat.connections import in_database
 from durable_chat.marks import outward
 from durable_chat.messages import fold
 from durable_chat.models import Conversation, Run
-from durable_chat.runs import loop, mending, tombs
+from durable_chat.runs import loop, mending, progress, tombs
+from durable_chat.runs import recover as recovery
+from durable_chat.runs.claim import Claim, take_over
 from durable_chat.runs.mending import mend
 from durable_chat.streams.protocol.errors import StreamNotFound, Unavailable
 from durable_chat.streams.protocol.offsets import START
@@ -213,6 +215,25 @@ async def test_a_stream_that_is_not_mended_in_time_is_made_whole_by_the_run(
             await chatter.hydrate()
     assert await chatter.texts() == (SAID * 2 if by == "send" else SAID)
     await assert_whole(chatter)
+
+
+async def test_who_gives_a_lost_run_up_too_late_leaves_it_to_the_next(
+    chatter: Chatter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slower than its own lease: another has taken the run over meanwhile."""
+    from tests.test_recovery import doomed
+
+    def late(claim: Claim) -> str:
+        progress.abandon(claim)
+        assert take_over(claim.conversation_id, holder="another", lease_seconds=30)
+        return real(claim)
+
+    process = await doomed(chatter.id, "writing")
+    await process.dies()
+    await lose(chatter)
+    real = recovery._forsake
+    monkeypatch.setattr(recovery, "_forsake", late)
+    assert (await chatter.hydrate())["activeRun"]["runId"] == process.claim.run_id
 
 
 async def test_a_run_whose_stream_goes_ends_by_its_rules(chatter: Chatter) -> None:

@@ -32,11 +32,9 @@ async def recover(conversation_id: str, *, holder: str) -> Claim | None:
         return None
     journal.note(claim, "taken over", level=logging.WARNING)
     try:
-        state = await _finish(claim, backends.get_streams())
+        state = await _end(claim)
     except (Fenced, StaleEpoch):
         return None  # slower than its own lease: the next recoverer has taken over
-    except (StreamNotFound, StreamGone):
-        state = await in_database(_forsake, claim)
     except StreamError:
         await in_database(progress.abandon, claim)
         raise
@@ -46,6 +44,13 @@ async def recover(conversation_id: str, *, holder: str) -> Claim | None:
         await journal.ended(claim, state)
     await mend(conversation_id)
     return claim
+
+
+async def _end(claim: Claim) -> Run.State:
+    try:
+        return await _finish(claim, backends.get_streams())
+    except (StreamNotFound, StreamGone):
+        return await in_database(_forsake, claim)
 
 
 async def _finish(claim: Claim, streams: StreamClient) -> Run.State:
