@@ -2,10 +2,14 @@
 
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
+from tests.browser.wire import Wire
 from tests.clients.visitor import HERE, Visitor
+from tests.leaks.search import OF_THE_SITE, files, leaks, sentinels
 from tests.live import live_server
 
 
@@ -18,8 +22,14 @@ def packages() -> None:
 
 @pytest.fixture(scope="session")
 def uvicorn(packages: None, streams_env: Mapping[str, str]) -> Iterator[str]:
-    with live_server("uvicorn", env=streams_env) as base:
-        yield base
+    """When all have been there, its secrets are looked for in all that it answered, wrote and logged."""
+    told = sentinels(*OF_THE_SITE)
+    with TemporaryDirectory(prefix="durable-chat-") as name:
+        directory = Path(name)
+        with live_server(env={**told, **streams_env}, directory=directory) as base, Wire(base) as wire:
+            yield wire.base
+        told |= {name: value for name, value in streams_env.items() if name.endswith("SECRET")}
+        assert leaks(told, {"the wire": bytes(wire.answered)} | files([directory])) == []
 
 
 @pytest.fixture(scope="session")

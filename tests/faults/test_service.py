@@ -178,6 +178,7 @@ def _client(elsewhere: service.Service, connections: AiohttpTransport) -> Stream
         f"{elsewhere.gate.url}/v1/stream/{elsewhere.id}",
         lambda: connections,
         token=StreamsSecret(elsewhere.secret),
+        read_token=StreamsSecret(elsewhere.read_secret),
         patience=Patience(connect=1, write=0.1, read=0.3, live=0.5),
     )
     return StreamClient(Repeating(handler, seconds=10))

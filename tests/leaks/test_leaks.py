@@ -2,7 +2,6 @@
 
 import json
 import secrets
-from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -15,11 +14,13 @@ from websockets.sync.client import connect
 
 from tests.browser.wire import Wire
 from tests.clients.visitor import Visitor, stored
+from tests.leaks.search import OF_THE_SITE, files, leaks, named, sentinels
 from tests.leaks.site import CONTROL, fingerprint
 from tests.live import LiveServer
 from tests.service import Service
 
 PASSWORD = "no secret of this test"
+OF_THE_SERVICE = ("DS_SECRET", "DS_READ_SECRET")
 
 
 @dataclass
@@ -35,13 +36,12 @@ class Site:
 @pytest.fixture
 def told(streams_env: Mapping[str, str]) -> Mapping[str, str]:
     """The secrets of the site and of two of its users, by name."""
-    names = ("SECRET_KEY", "PROVIDER_API_KEY", "DS_EMBEDDED_WRITE_TOKEN", "DS_EMBEDDED_READ_TOKEN")
-    made = {name: f"sentinel{secrets.token_hex(16)}" for name in (*names, "ada", "bob", "DS_SECRET")}
-    return made | ({"DS_SECRET": streams_env["DS_SECRET"]} if streams_env else {})
+    made = sentinels(*OF_THE_SITE, "ada", "bob", *OF_THE_SERVICE)
+    return made | {name: streams_env[name] for name in OF_THE_SERVICE if name in streams_env}
 
 
 def environment(told: Mapping[str, str], streams_env: Mapping[str, str]) -> dict[str, str]:
-    settings = {name: value for name, value in told.items() if name.isupper() and name != "DS_SECRET"}
+    settings = {name: told[name] for name in OF_THE_SITE}
     return {
         **settings,
         **streams_env,
@@ -108,23 +108,15 @@ def test_nothing_leaks(site: Site, packages: None, streams_env: Mapping[str, str
     if streams_env:
         refused(site, ada, streams_env)
     site.server.end()
-    places = {"the wire": bytes(site.wire.answered)}
-    for directory in site.directories:
-        places |= {str(path): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+    places = {"the wire": bytes(site.wire.answered)} | files(site.directories)
     assert_searchable(places)
-    assert [(name, place) for place, held in places.items() for name in named(site, held)] == []
+    assert leaks(site.secrets, places) == []
 
 
 def assert_searchable(places: Mapping[str, bytes]) -> None:
     """The search finds what is there: in the answers, the log, the rows and the streams."""
     found = {Path(place).suffix for place, held in places.items() if CONTROL.encode() in held}
     assert {"", ".log", ".sqlite3"} <= found, found
-
-
-def named(site: Site, held: bytes) -> list[str]:
-    """Which of the secrets this holds, plain or as base64."""
-    texts = {name: value.encode() for name, value in site.secrets.items()}
-    return [name for name, text in texts.items() if text in held or b64encode(text)[:40] in held]
 
 
 def talk(ada: User, bob: User, conversation: str) -> None:
@@ -236,7 +228,7 @@ def leave(ada: User, bob: User, conversation: str) -> None:
 
 def refused(site: Site, ada: User, streams_env: Mapping[str, str]) -> None:
     """The same site again, with secrets that the service does not take."""
-    wrong = {name: f"sentinel{secrets.token_hex(16)}" for name in ("DS_SECRET", "DS_READ_SECRET")}
+    wrong = sentinels(*OF_THE_SERVICE)
     again = LiveServer(site.server.directory, env=environment(site.secrets, {**streams_env, **wrong}))
     site.secrets = {**site.secrets, **{f"wrong {name}": value for name, value in wrong.items()}}
     again.start()
@@ -257,12 +249,12 @@ def refused(site: Site, ada: User, streams_env: Mapping[str, str]) -> None:
 
 def in_processes(site: Site) -> list[str]:
     """Secrets on command lines, or in the environment of anything but the site itself."""
-    leaks = []
+    found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # gone, or somebody else's
             arguments, variables = (process / "cmdline").read_bytes(), (process / "environ").read_bytes()
             put_there = str(site.server.directory).encode() in variables
-            users = {name for name in named(site, variables) if name in ("ada", "bob")}
-            leaked = users if put_there else set(named(site, variables))
-            leaks += [f"{name}: {arguments!r}" for name in {*leaked, *named(site, arguments)}]
-    return leaks
+            users = {name for name in named(site.secrets, variables) if name in ("ada", "bob")}
+            leaked = users if put_there else set(named(site.secrets, variables))
+            found += [f"{name}: {arguments!r}" for name in {*leaked, *named(site.secrets, arguments)}]
+    return found

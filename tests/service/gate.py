@@ -16,21 +16,23 @@ _OF_ONE_HOP = ("connection:", "keep-alive:")
 
 
 class Gate:
-    """Lets requests for ``/v1/stream/<service id>/…`` with the secret through to ``upstream``.
+    """Lets requests for ``/v1/stream/<service id>/…`` with its secret through to ``upstream``: the
+    one for reading, for GET and HEAD.
 
     It lives on a thread of its own, at an address that is its own for life, so that tests of every kind can
     use it. ``faults`` are played one a request, oldest first; ``requests`` is what was asked, whoever asked.
     A fault may be for the requests of one method only.
     """
 
-    def __init__(self, service_id: str, secret: str) -> None:
+    def __init__(self, service_id: str, secret: str, read_secret: str) -> None:
         self.upstream = ""
         self.faults: list[Fault | tuple[str, Fault]] = []
         self.requests: list[tuple[str, str]] = []
         self.connections = 0
         self.live = 0
         self._root = f"/v1/stream/{service_id}/"
-        self._token = f"bearer {secret}".lower()
+        self._secrets = {"GET": read_secret, "HEAD": read_secret}
+        self._secret = secret
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="gate", daemon=True)
         self._server: asyncio.Server | None = None
@@ -118,7 +120,8 @@ class Gate:
                 await asyncio.wait({answering})
 
     async def _answer(self, exchange: "Exchange") -> None:
-        if exchange.header("authorization").lower() != self._token:
+        secret = self._secrets.get(exchange.method, self._secret)
+        if exchange.header("authorization").lower() != f"bearer {secret}":
             exchange.reply(401)
         elif not exchange.path.startswith(self._root):
             exchange.reply(404)

@@ -20,14 +20,16 @@ class Service:
     def __init__(self, directory: Path, *, service_id: str = "svc-tests") -> None:
         self.id = service_id
         self.secret = secrets.token_hex(16)
-        self.gate = Gate(service_id, self.secret)
+        self.read_secret = secrets.token_hex(16)
+        self.gate = Gate(service_id, self.secret, self.read_secret)
         self.directory = directory
         self._process: subprocess.Popen[str] | None = None
 
     @property
     def env(self) -> Mapping[str, str]:
         """What a site's environment says of it."""
-        return {"ELECTRIC_URL": self.gate.url, "DS_SERVICE_ID": self.id, "DS_SECRET": self.secret}
+        named = {"ELECTRIC_URL": self.gate.url, "DS_SERVICE_ID": self.id}
+        return {**named, "DS_SECRET": self.secret, "DS_READ_SECRET": self.read_secret}
 
     def start(self) -> None:
         """Returns when it listens."""

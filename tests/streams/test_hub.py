@@ -64,7 +64,8 @@ class TestOverTheReferenceServer(HubContract):
     @pytest.fixture
     def service(self, shared_service: Service) -> Handler:
         url = f"{shared_service.gate.url}/v1/stream/{shared_service.id}/{uuid4()}"
-        return HTTPHandler(url, http_transport, token=StreamsSecret(shared_service.secret))
+        write, read = StreamsSecret(shared_service.secret), StreamsSecret(shared_service.read_secret)
+        return HTTPHandler(url, http_transport, token=write, read_token=read)
 
     @pytest.fixture
     def hub(self, service: Handler) -> Hub:
