@@ -19,7 +19,7 @@ from durable_chat.runs import loop, tombs
 from durable_chat.runs.execute import Execution
 from durable_chat.streams.client import StreamClient
 from durable_chat.streams.embedded import process
-from durable_chat.streams.protocol.errors import StreamNotFound, Unavailable
+from durable_chat.streams.protocol.errors import Forbidden, StreamNotFound, Unavailable
 from tests.conftest import Chatter, words
 from tests.test_recovery import doomed
 
@@ -203,6 +203,25 @@ async def test_a_stream_that_could_not_be_erased_is_erased_later(chatter: Chatte
     assert not await Tombstone.objects.filter(erased_at=None).aexists()
     with pytest.raises(StreamNotFound):
         await backends.get_streams().head("chat-buried")
+
+
+async def test_a_stream_that_may_not_be_erased_holds_no_other_up(
+    streams: StreamClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def service(request: Any) -> Any:
+        if request.path == "chat-locked":
+            raise Forbidden
+        return await process.handle(request)
+
+    monkeypatch.setattr(backends, "get_streams", lambda: StreamClient(service))
+    await streams.create("chat-old")
+    for path in ("chat-old", "chat-locked"):  # the newest is tried first
+        await Tombstone.objects.acreate(path=path)
+    await loop.call(tombs.erase)
+    left = [path async for path in Tombstone.objects.filter(erased_at=None).values_list("path", flat=True)]
+    assert left == ["chat-locked"]
+    with pytest.raises(StreamNotFound):
+        await streams.head("chat-old")
 
 
 async def test_a_fixture_makes_no_stream(site: None, streams: StreamClient) -> None:
