@@ -12,7 +12,12 @@ run: $(VENV)/.run
 	$(BIN)/python manage.py runserver $(HOST):$(PORT)
 
 test: $(VENV)/.dev tests/clients/node_modules tests/conformance/node_modules benchmarks/node_modules chromium
+ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
+else
+	$(BIN)/python -m pytest -n 3 --dist loadfile --ignore=tests/faults/test_storm.py
+	$(BIN)/python -m pytest tests/faults/test_storm.py  # by itself: it says how soon readers are told
+endif
 
 # Servers killed with -9, SOAK_ROUNDS times under 50 writers and as often under 50 answers; the test run does it ten times.
 soak: $(VENV)/.dev tests/clients/node_modules
