@@ -101,12 +101,12 @@ async def test_a_recovery_is_seen_once(
 async def test_a_run_that_loses_its_conversation_says_so(
     chatter: Chatter, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await chatter.send("words=1000 delay=50")
     with listening() as heard:
+        await chatter.send("words=1000 delay=50")
         await (await Conversation.objects.aget(pk=chatter.id)).adelete()
         await chatter.idle()
     assert changes(caplog)[-1] == "lost"
-    assert heard == []
+    assert heard in ([], [("run_started", "")])  # it was lost before its end, perhaps before that was told
 
 
 async def test_the_sender_does_not_wait_for_receivers(chatter: Chatter) -> None:
