@@ -56,18 +56,12 @@ def begin(
     before = conversation.messages.visible().filter(position__lt=asked.position)
     messages = (*(row.value() for row in before), asked.value())
     replaces = conversation.messages.visible().filter(position__gt=asked.position).exists()
-    return Claim(
-        conversation_id=conversation.pk,
-        stream_path=conversation.stream_path,
-        run_id=run.pk,
-        epoch=conversation.epoch,
-        offset=conversation.offset,
-        messages=messages,
+    return _claimed(
+        conversation,
+        run,
+        messages,
         shown=messages if asked.visible else messages[:-1],
         opening=opening(messages, echoed=asked.visible, replaces=replaces),
-        options=run.options,
-        stopping=run.stop_requested,
-        queued=run.place is not None,
     )
 
 
@@ -89,17 +83,7 @@ def take_up(run_id: str, *, holder: str, lease_seconds: float) -> Claim | None:
             holder=holder,
             lease_expires_at=from_now(lease_seconds),
         )
-        return Claim(
-            conversation_id=conversation.pk,
-            stream_path=conversation.stream_path,
-            run_id=run.pk,
-            epoch=conversation.epoch,
-            offset=conversation.offset,
-            messages=tuple(row.value() for row in conversation.messages.visible()),
-            options=run.options,
-            stopping=run.stop_requested,
-            accepted=True,
-        )
+        return _claimed(conversation, run, _visible(conversation), accepted=True)
 
 
 def take_over(conversation_id: str, *, holder: str, lease_seconds: float) -> Claim | None:
@@ -118,13 +102,23 @@ def take_over(conversation_id: str, *, holder: str, lease_seconds: float) -> Cla
             lease_expires_at=from_now(lease_seconds),
             epoch=conversation.epoch,
         )
-        return Claim(
-            conversation_id=conversation.pk,
-            stream_path=conversation.stream_path,
-            run_id=run.pk,
-            epoch=conversation.epoch,
-            offset=conversation.offset,
-            messages=tuple(row.value() for row in conversation.messages.visible()),
-            stopping=run.stop_requested,
-            queued=run.place is not None,
-        )
+        return _claimed(conversation, run, _visible(conversation))
+
+
+def _claimed(conversation: Conversation, run: Run, messages: tuple[Turned, ...], **more: Any) -> Claim:
+    return Claim(
+        conversation_id=conversation.pk,
+        stream_path=conversation.stream_path,
+        run_id=run.pk,
+        epoch=conversation.epoch,
+        offset=conversation.offset,
+        messages=messages,
+        options=run.options,
+        stopping=run.stop_requested,
+        queued=run.place is not None,
+        **more,
+    )
+
+
+def _visible(conversation: Conversation) -> tuple[Turned, ...]:
+    return tuple(row.value() for row in conversation.messages.visible())
