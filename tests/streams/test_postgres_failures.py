@@ -200,7 +200,7 @@ class TestFailures:
 
 class TestConnections:
     async def test_are_few_and_end_with_the_store(self, schema: Schema) -> None:
-        before = connections(schema)
+        before, others = connections(schema), set(threading.enumerate())
         store = PostgresStore(schema.parameters)
         assert connections(schema) == before
         await store.create("a", NewStream(TEXT))
@@ -209,7 +209,7 @@ class TestConnections:
         async with asyncio.timeout(SOON):
             while await asyncio.to_thread(connections, schema) > before + 5:
                 pass  # the one that tried LISTEN out
-        started = [thread for thread in threading.enumerate() if thread.name.startswith("durable-streams")]
+        started = {each for each in threading.enumerate() if each.name.startswith("durable-streams")} - others
         await store.aclose()
         await wait
         assert not any(thread.is_alive() for thread in started)

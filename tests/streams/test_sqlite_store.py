@@ -327,7 +327,7 @@ class TestThreads:
         store = SQLiteStore(path)
         assert set(threading.enumerate()) == before
         await store.create("a", NewStream(TEXT))
-        started = [thread for thread in threading.enumerate() if thread.name.startswith("durable-streams")]
+        started = {each for each in threading.enumerate() if each.name.startswith("durable-streams")} - before
         assert started
         await store.aclose()
         assert not any(thread.is_alive() for thread in started)
