@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.contrib.auth import get_user_model
 from django.db import connections
 from django.test import AsyncClient
 from hypothesis import HealthCheck, settings
@@ -173,6 +174,23 @@ async def chatter(site: None) -> AsyncIterator[Chatter]:
     await chatter.begin()
     yield chatter
     await _drained()
+
+
+async def somebody(name: str, **fields: Any) -> Chatter:
+    """A signed-in user."""
+    chatter = Chatter()
+    user = await get_user_model().objects.acreate(username=name, **fields)
+    await chatter.http.aforce_login(user)
+    return chatter
+
+
+@pytest.fixture
+async def ada(site: None) -> AsyncIterator[Chatter]:
+    """The owner of a conversation."""
+    ada = await somebody("ada", first_name="Ada", last_name="Lovelace", email="ada@secret.example")
+    await ada.begin()
+    yield ada
+    await ada.idle()
 
 
 async def the_run(conversation_id: str) -> Run:

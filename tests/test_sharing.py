@@ -1,6 +1,5 @@
 """Sharing: members by role, who wrote what, and a permission of the host's own, async or not."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -11,27 +10,10 @@ from django.urls import reverse
 from durable_chat.messages import fold
 from durable_chat.models import Conversation, Member, Message, Visitor
 from durable_chat.testing import drain
-from tests.conftest import Chatter, words
+from tests.conftest import Chatter, somebody, words
 from tests.test_read import bare
 from tests.test_read import django as django_door
 from tests.test_websocket import Socket
-
-
-async def somebody(name: str, **fields: Any) -> Chatter:
-    """A signed-in user."""
-    chatter = Chatter()
-    user = await get_user_model().objects.acreate(username=name, **fields)
-    await chatter.http.aforce_login(user)
-    return chatter
-
-
-@pytest.fixture
-async def ada(site: None) -> AsyncIterator[Chatter]:
-    """The owner of a conversation."""
-    ada = await somebody("ada", first_name="Ada", last_name="Lovelace", email="ada@secret.example")
-    await ada.begin()
-    yield ada
-    await ada.idle()
 
 
 async def let_in(owner: Chatter, name: str, role: str = "reader", **fields: Any) -> Chatter:

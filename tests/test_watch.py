@@ -27,7 +27,7 @@ from tests import test_websocket
 from tests.conftest import Chatter
 from tests.test_read import bare
 from tests.test_read import django as django_door
-from tests.test_sharing import ada, let_in, members, somebody  # noqa: F401  (a fixture)
+from tests.test_sharing import let_in, members
 from tests.test_websocket import Socket
 from tests.test_wsgi import chunks, post
 
@@ -86,7 +86,7 @@ async def talking(chatter: Chatter) -> AsyncIterator[None]:
 @pytest.mark.parametrize("ends", ENDS)
 @pytest.mark.parametrize("get", [bare, django_door], ids=["mounted", "view"])
 async def test_a_live_read_ends(
-    ada: Chatter,  # noqa: F811
+    ada: Chatter,
     settings: Any,
     ends: Ends,
     get: Any,
@@ -109,7 +109,7 @@ async def test_a_live_read_ends(
 
 @pytest.mark.parametrize("get", [bare, django_door], ids=["mounted", "view"])
 async def test_the_view_of_a_run_ends_in_mid_answer(
-    ada: Chatter,  # noqa: F811
+    ada: Chatter,
     settings: Any,
     get: Any,
 ) -> None:
@@ -128,7 +128,7 @@ async def test_the_view_of_a_run_ends_in_mid_answer(
 
 @pytest.mark.parametrize("get", [bare, django_door], ids=["mounted", "view"])
 async def test_a_long_poll_tells_nothing_that_was_said_afterwards(
-    ada: Chatter,  # noqa: F811
+    ada: Chatter,
     settings: Any,
     monkeypatch: pytest.MonkeyPatch,
     get: Any,
@@ -176,7 +176,7 @@ def noting(visitor: Visitor, conversation: Conversation, action: Any) -> bool:
 @pytest.mark.parametrize("ends", ENDS)
 @pytest.mark.parametrize("routing", ["mounted", "channels"])
 async def test_a_websocket_is_closed_with_4404(
-    ada: Chatter,  # noqa: F811
+    ada: Chatter,
     settings: Any,
     monkeypatch: pytest.MonkeyPatch,
     ends: Ends,
@@ -194,7 +194,7 @@ async def test_a_websocket_is_closed_with_4404(
 
 
 async def test_who_may_go_on_goes_on(
-    ada: Chatter,  # noqa: F811
+    ada: Chatter,
     settings: Any,
 ) -> None:
     settings.DURABLE_CHAT = BRIEFLY
@@ -210,7 +210,7 @@ async def test_who_may_go_on_goes_on(
 
 
 async def test_a_permission_that_fails_closes(
-    ada: Chatter,  # noqa: F811
+    ada: Chatter,
     settings: Any,
 ) -> None:
     settings.DURABLE_CHAT = BRIEFLY
@@ -264,7 +264,7 @@ async def by_name(scope: Any) -> Visitor:
 
 @pytest.mark.parametrize("authenticate", [by_token, by_name, "tests.test_watch.by_token"])
 async def test_a_host_that_authenticates_otherwise(
-    ada: Chatter,  # noqa: F811
+    ada: Chatter,
     settings: Any,
     authenticate: Any,
 ) -> None:

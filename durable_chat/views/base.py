@@ -80,6 +80,12 @@ class ConversationView(ApiView):
         visitor = await in_database(visitor_of, self.request)
         return await authorise(visitor, conversation_id, action)
 
+    async def stop(self, conversation_id: str) -> HttpResponse:
+        """Stop the running answer, wherever it is written: 202 when there was one, else 204."""
+        await self.authorise(conversation_id, "stop")
+        stopped = await loop.call(launch.stop, conversation_id)
+        return empty_response(202 if stopped else 204)
+
 
 async def authorise(visitor: Visitor, conversation_id: str, action: Action) -> Conversation:
     """The one gate between a visitor and a conversation, for every door.

@@ -59,10 +59,7 @@ class SendView(ConversationView):
 
     async def delete(self, request: HttpRequest) -> HttpResponse:
         """Stop the running answer of `?id=` or `{id}`: 202 when there was one, else 204."""
-        conversation_id = checked_id(request.GET.get("id") or json_body(request).get("id"))
-        await self.authorise(conversation_id, "stop")
-        stopped = await loop.call(launch.stop, conversation_id)
-        return empty_response(202 if stopped else 204)
+        return await self.stop(checked_id(request.GET.get("id") or json_body(request).get("id")))
 
     def _pointer(self, url: str, run_id: str) -> HttpResponseBase:
         headers = pointer_headers(url)

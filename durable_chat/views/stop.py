@@ -4,7 +4,6 @@ from django.http import HttpRequest, HttpResponse
 
 from durable_chat.connections import in_database
 from durable_chat.exceptions import Conflict
-from durable_chat.runs import launch, loop
 from durable_chat.runs.queue import withdraw
 from durable_chat.views.base import ConversationView, empty_response
 
@@ -15,9 +14,7 @@ class StopView(ConversationView):
     wrong_method = "POST here stops the running answer."
 
     async def post(self, request: HttpRequest, conversation_id: str) -> HttpResponse:
-        await self.authorise(conversation_id, "stop")
-        stopped = await loop.call(launch.stop, conversation_id)
-        return empty_response(202 if stopped else 204)
+        return await self.stop(conversation_id)
 
 
 class QueueView(ConversationView):
