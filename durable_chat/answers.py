@@ -1,6 +1,6 @@
 """What a provider yields, made into the chunks that are stored, and folded as they go."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any
@@ -9,6 +9,7 @@ import orjson
 
 from durable_chat.chunks import (
     Chunk,
+    custom,
     messages_snapshot,
     plain,
     run_finished,
@@ -22,6 +23,7 @@ from durable_chat.messages import Fold, Message, Part, echo
 
 LONGEST_ID = 80  # of a provider's message id; the run's own is put before it
 SNAPSHOT_BYTES = 4 * 1024 * 1024
+USAGE = "run.usage"  # CUSTOM: what an answer has used so far
 
 
 def opening(messages: Sequence[Message], *, echoed: bool, replaces: bool) -> tuple[Chunk, ...]:
@@ -56,6 +58,16 @@ def closing(
     for chunk in chunks:
         fold.apply(chunk)
     return chunks
+
+
+def usage_of(run_id: str, chunks: Iterable[Chunk]) -> Any:
+    """What the answer of a run has used, as far as its chunks tell; None when they do not."""
+    usage = None
+    for chunk in chunks:
+        value = chunk.get("value") if chunk["type"] == "CUSTOM" and chunk.get("name") == USAGE else None
+        if isinstance(value, dict) and value.get("runId") == run_id:
+            usage = value.get("usage")
+    return usage
 
 
 def message_id(run_id: str) -> str:
@@ -132,8 +144,11 @@ class Answer:
     def _framed(self, chunk: Chunk) -> list[Chunk]:
         if chunk["type"] == "RUN_ERROR":
             raise RuntimeError(str(chunk.get("message")))  # written for developers: users are told no details
-        self.usage = plain(chunk.get("usage", self.usage))
-        return []
+        usage = plain(chunk.get("usage"))
+        if usage is None or usage == self.usage:
+            return []
+        self.usage = usage
+        return [custom(USAGE, {"runId": self._run_id, "usage": usage})]  # the process may not live to its end
 
     def _renamed(self, chunk: Chunk) -> Chunk:
         """The provider's message ids as this run's: the next answer may use the same ones again."""

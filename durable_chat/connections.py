@@ -31,7 +31,11 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=4, thread_name_prefix="durable-chat-database")
 
 
-_threads = _pool()
+def _thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="durable-chat-heart")
+
+
+_threads, _prompt = _pool(), _thread()
 
 
 def http_transport() -> httpx.AsyncBaseTransport:
@@ -78,6 +82,11 @@ async def in_database(function: Callable[P, T], *args: P.args, **kwargs: P.kwarg
     return await _run(_threads, partial(function, *args, **kwargs))
 
 
+async def promptly(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """The same on a thread of its own, for what keeps leases: it must not stand in line behind the rest."""
+    return await _run(_prompt, partial(function, *args, **kwargs))
+
+
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """The same for the host's own functions, which may take their time."""
     return await _run(None, partial(function, *args, **kwargs))
@@ -97,8 +106,8 @@ async def _run(threads: ThreadPoolExecutor | None, function: Callable[[], T]) ->
 
 def _after_fork() -> None:
     """Threads do not survive a fork."""
-    global _threads
-    _threads = _pool()
+    global _threads, _prompt
+    _threads, _prompt = _pool(), _thread()
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -77,7 +77,10 @@ def test_a_frame_from_the_provider_is_not_stored_but_heard() -> None:
     answer = Answer(thread_id="c", run_id="r")
     usage = [{"inputTokens": 3}]
     assert answer.chunks({"type": "RUN_STARTED", "threadId": "x", "runId": "y"}) == []
-    assert answer.chunks({"type": "RUN_FINISHED", "threadId": "x", "runId": "y", "usage": usage}) == []
+    frame = {"type": "RUN_FINISHED", "threadId": "x", "runId": "y", "usage": usage}
+    told = {"type": "CUSTOM", "name": "run.usage", "value": {"runId": "r", "usage": usage}}
+    assert answer.chunks(frame) == [told]
+    assert answer.chunks(frame) == answer.chunks(frame | {"usage": None}) == []
     assert answer.finished()["usage"] == usage
     with pytest.raises(RuntimeError, match="out of tokens"):  # which users are told no details of
         answer.chunks({"type": "RUN_ERROR", "message": "out of tokens"})

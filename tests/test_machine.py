@@ -224,12 +224,12 @@ class Runs(RuleBasedStateMachine):
 
     @rule()
     def beat(self) -> None:
-        active = self.active
-        if active is None or active.dead:
-            return
-        run_id = active.claim.run_id
-        told = progress.beat({run_id}, holder="writer", lease_seconds=LEASE)
-        assert told == ({run_id}, {run_id} if active.stopped else set())
+        writers = [*self.zombies, *([self.active] if self.active is not None else [])]
+        for writer in writers:
+            claim, fenced = writer.claim, writer.dead or writer in self.zombies
+            told = progress.beat({claim.run_id: claim.epoch}, holder="writer", lease_seconds=LEASE)
+            held = set() if fenced else {claim.run_id}
+            assert told == (held, held if writer.stopped else set())
 
     @rule(hurried=st.booleans())
     def advance(self, *, hurried: bool = False) -> None:

@@ -364,8 +364,8 @@ def leave(conversation_id: str, id: str) -> None:
 
 def end_all(conversation_id: str, id: str) -> None:
     progress.request_stop(conversation_id, None)
-    active = Run.objects.active().filter(conversation=conversation_id).values_list("pk", flat=True)
-    progress.beat(list(active), holder="all", lease_seconds=-1)
+    active = Run.objects.active().filter(conversation=conversation_id).values_list("pk", "epoch")
+    progress.beat(dict(active), holder="all", lease_seconds=-1)
     claim = take_over(conversation_id, holder="all", lease_seconds=30)
     if claim is not None:
         with suppress(Fenced):

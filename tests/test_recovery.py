@@ -1,6 +1,10 @@
 """Runs whose process died at a named point: one terminal chunk, the partial answer kept, the chat goes on."""
 
+import asyncio
+import threading
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,10 +16,11 @@ from durable_chat.chunks import is_terminal
 from durable_chat.connections import in_database
 from durable_chat.messages import Message, Turn, fold
 from durable_chat.models import Run
-from durable_chat.runs import heart, progress
+from durable_chat.runs import heart, launch, loop, progress
 from durable_chat.runs.admission import admit
 from durable_chat.runs.claim import Claim, Fenced, take_over
 from durable_chat.runs.execute import PRODUCER_ID
+from durable_chat.runs.recover import recover
 from durable_chat.streams.client import Producer
 from durable_chat.streams.protocol.errors import StaleEpoch
 from tests.conftest import Chatter, stored, the_run, words
@@ -60,6 +65,9 @@ class Doomed:
         await self._say(self.answer.chunks("w2 "))
         await in_database(progress.end, self.claim)
         await self.producer.append([*self.answer.close(""), self.answer.finished()])
+
+    async def uses(self, usage: Any) -> None:
+        await self._say(self.answer.chunks({"type": "RUN_FINISHED", "usage": usage}))
 
     async def _say(self, chunks: list[Any]) -> None:
         for chunk in chunks:
@@ -141,11 +149,6 @@ async def test_a_run_with_a_lease_is_left_alone(chatter: Chatter) -> None:
 
 
 async def test_two_recoverers_do_it_once(chatter: Chatter) -> None:
-    import asyncio
-
-    from durable_chat.runs import loop
-    from durable_chat.runs.recover import recover
-
     process = await doomed(chatter.id, "writing")
     await process.dies()
     run_id = process.claim.run_id
@@ -181,10 +184,81 @@ async def test_hydration_tells_why_the_last_answer_is_not_whole(chatter: Chatter
 async def test_a_stop_reaches_a_run_of_another_process_by_its_flag(chatter: Chatter) -> None:
     process = await doomed(chatter.id, "writing")
     assert (await chatter.post(f"/api/chat/{chatter.id}/stop", {})).status_code == 202
-    run_ids = {process.claim.run_id}
-    told = await in_database(progress.beat, run_ids, holder="doomed", lease_seconds=30)
-    assert told == (run_ids, run_ids)
-    assert await in_database(progress.beat, run_ids, holder="another", lease_seconds=30) == (set(), set())
+    run_id, epoch = process.claim.run_id, process.claim.epoch
+    told = await in_database(progress.beat, {run_id: epoch}, holder="doomed", lease_seconds=30)
+    assert told == ({run_id}, {run_id})
+    for epochs, holder in (({run_id: epoch}, "another"), ({run_id: epoch - 1}, "doomed")):
+        assert await in_database(progress.beat, epochs, holder=holder, lease_seconds=30) == (set(), set())
+
+
+async def test_no_late_beat_renews_what_was_given_up(chatter: Chatter) -> None:
+    process = await doomed(chatter.id, "writing")
+    await process.dies()
+    claim = process.claim
+    told = await in_database(progress.beat, {claim.run_id: claim.epoch}, holder="doomed", lease_seconds=30)
+    assert told == (set(), set())
+    assert (await chatter.hydrate())["activeRun"] is None
+
+
+async def test_a_process_that_slept_past_its_lease_goes_on_if_nobody_took_over(chatter: Chatter) -> None:
+    """Whoever looks first when a laptop wakes up: its own sweep, or somebody who reads."""
+    await chatter.send("words=1000 delay=20")
+    run = await the_run(chatter.id)
+    lapsed = Run.objects.filter(pk=run.pk)
+    await in_database(lapsed.update, lease_expires_at=datetime.now(UTC) - timedelta(hours=8))
+    await loop.call(launch.tend, chatter.id)
+    run = await the_run(chatter.id)
+    assert (run.state, run.epoch) == ("running", 1)
+    assert run.lease_expires_at > datetime.now(UTC)
+    await chatter.post(f"/api/chat/{chatter.id}/stop", {})
+
+
+async def test_the_heart_stands_in_no_line(chatter: Chatter, settings: Any) -> None:
+    """Its touch of the database is not kept waiting by all the others."""
+    settings.DURABLE_CHAT = settings.DURABLE_CHAT | {"LEASE_SECONDS": 1.0}
+    await chatter.send("words=1000 delay=50")
+    run = await the_run(chatter.id)
+    held = threading.Event()
+    line = [asyncio.ensure_future(in_database(held.wait, 30)) for _ in range(50)]
+    try:
+        renewed = Run.objects.filter(pk=run.pk, lease_expires_at__gt=run.lease_expires_at)
+        for _ in range(3):
+            await until(renewed.aexists)
+    finally:
+        held.set()
+        await asyncio.gather(*line)
+    await chatter.post(f"/api/chat/{chatter.id}/stop", {})
+
+
+async def test_a_run_that_its_process_begins_again_is_kept_when_the_first_ends() -> None:
+    """It slept, was taken over, and took the run up once more: the first learns late that it has lost it."""
+
+    class Execution:
+        claim = SimpleNamespace(run_id="r", conversation_id="c", epoch=1)
+        lost = False
+
+        def __init__(self) -> None:
+            self.over = asyncio.Event()
+
+        async def run(self) -> None:
+            await self.over.wait()
+
+        def lose(self) -> None:
+            self.lost = True
+
+    async def begun_twice() -> None:
+        first, second = Execution(), Execution()
+        for execution in (first, second):
+            heart.start(execution, then=lambda: None)  # type: ignore[arg-type]
+        assert (first.lost, second.lost) == (True, False)
+        first.over.set()
+        assert await heart.wait("r", timeout=0.05)
+        second.over.set()
+        assert await heart.wait("r", timeout=10)
+        await heart.drain()
+        assert not await heart.wait("r", timeout=0)
+
+    await loop.call(begun_twice)
 
 
 async def test_the_heart_loses_a_run_that_was_taken_over(chatter: Chatter) -> None:
@@ -204,13 +278,13 @@ async def test_the_heart_beats_on_whatever_the_database_raises(
     chatter: Chatter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """InterfaceError, which says that a connection is no more, is no DatabaseError."""
-    beats: list[set[str]] = []
+    beats: list[dict[str, int]] = []
 
-    def beat(run_ids: set[str], **who: Any) -> tuple[set[str], set[str]]:
-        beats.append(run_ids)
+    def beat(epochs: dict[str, int], **who: Any) -> tuple[set[str], set[str]]:
+        beats.append(epochs)
         if len(beats) == 1:
             raise InterfaceError("the connection is closed")
-        return real(run_ids, **who)
+        return real(epochs, **who)
 
     real = progress.beat
     monkeypatch.setattr(progress, "beat", beat)
@@ -228,3 +302,14 @@ async def test_usage_that_the_stream_tells_is_recorded(chatter: Chatter) -> None
     await process.dies()
     await chatter.hydrate()
     assert (await the_run(chatter.id)).usage == {"outputTokens": 2}
+
+
+async def test_usage_that_was_told_before_the_process_died_is_recorded(chatter: Chatter) -> None:
+    process = await doomed(chatter.id, "writing")
+    for tokens in (2, 5):
+        await process.uses({"outputTokens": tokens})
+    await process.dies()
+    await chatter.hydrate()
+    run = await the_run(chatter.id)
+    assert (run.state, run.usage) == ("interrupted", {"outputTokens": 5})
+    assert (await chatter.chunks())[-1]["usage"] == {"outputTokens": 5}

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from durable_chat import conf
-from durable_chat.connections import in_database
+from durable_chat.connections import promptly
 from durable_chat.runs import progress
 from durable_chat.runs.ends import End
 from durable_chat.runs.execute import Execution
@@ -39,15 +39,20 @@ def start(execution: Execution, *, then: Callable[[], None]) -> None:
     global _heart
     run_id = execution.claim.run_id
 
-    def ended(_: object) -> None:
-        del _live[run_id]
+    def ended(task: "asyncio.Task[None]") -> None:
+        if _live[run_id][1] is task:
+            del _live[run_id]
         then()
 
     task = asyncio.create_task(execution.run(), name=f"run {run_id}")
+    if run_id in _live:  # this process slept past its lease, and has begun its own run once more
+        before, fenced = _live[run_id]
+        before.lose()
+        keep(fenced)
     _live[run_id] = execution, task
     task.add_done_callback(ended)
     if _heart is None or _heart.done():
-        _heart = asyncio.create_task(_beat(), name="heart")
+        _heart = asyncio.create_task(_beat_on(), name="heart")
 
 
 def keep(task: "asyncio.Task[Any]") -> None:
@@ -94,23 +99,39 @@ async def drain() -> None:
         await asyncio.wait({_heart})
 
 
-async def _beat() -> None:
-    """While anything runs here: renew every lease, see who was asked to stop and who was taken over."""
+async def catch_up(conversation_id: str) -> None:
+    """Before anybody looks for the dead in this conversation: a run of this process is well, however late.
+
+    A process that wakes up renews what nobody has taken over meanwhile. Raises what the database does.
+    """
+    if any(execution.claim.conversation_id == conversation_id for execution, _ in _live.values()):
+        await _beat()
+
+
+async def _beat_on() -> None:
+    """While anything runs here, at a steady pace however long a beat takes."""
+    clock = asyncio.get_running_loop().time
+    last = clock()
     while _live:
         # A short lease is renewed more often: one late beat must not cost a run that is well.
-        beat_seconds = min(BEAT_SECONDS, conf.get().lease_seconds / 3)
-        await asyncio.wait({task for _, task in _live.values()}, timeout=beat_seconds)
-        asked = set(_live)
+        due = last + min(BEAT_SECONDS, conf.get().lease_seconds / 3)
+        await asyncio.wait({task for _, task in _live.values()}, timeout=max(0.0, due - clock()))
+        last = clock()
         try:
-            held, stopping = await in_database(
-                progress.beat, asked, holder=holder(), lease_seconds=conf.get().lease_seconds
-            )
+            await _beat()
         except Exception:
             log.exception("the heart missed a beat")  # leases outlast many: the next one may succeed
-            continue
-        for run_id in asked & set(_live):
-            execution = _live[run_id][0]
-            if run_id not in held:
-                execution.lose()
-            elif run_id in stopping:
-                execution.stop()
+
+
+async def _beat() -> None:
+    """Renew every lease, see who was asked to stop and who was taken over."""
+    beating = {run_id: execution for run_id, (execution, _) in _live.items()}
+    epochs = {run_id: execution.claim.epoch for run_id, execution in beating.items()}
+    held, stopping = await promptly(
+        progress.beat, epochs, holder=holder(), lease_seconds=conf.get().lease_seconds
+    )
+    for run_id, execution in beating.items():
+        if run_id not in held:
+            execution.lose()
+        elif run_id in stopping:
+            execution.stop()

@@ -125,6 +125,7 @@ async def tend(conversation_id: str) -> Tended:
 
     Raises Unavailable while the streams service is away.
     """
+    await heart.catch_up(conversation_id)
     try:
         recovered = await recover(conversation_id, holder=holder())
     except StreamError as error:

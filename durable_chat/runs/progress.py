@@ -1,6 +1,6 @@
 """What a claim's holder says of its run as it goes on, each one transaction that starts with its write."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.db import transaction
@@ -71,16 +71,17 @@ def exists(claim: Claim) -> bool:
 
 
 def abandon(claim: Claim) -> None:
-    """This process gives up: let the lease expire now, so that whoever comes next recovers the run."""
-    held(claim.run_id, claim.epoch).update(lease_expires_at=from_now(-1))
+    """This process gives up: whoever comes next recovers the run. Without a holder no late beat renews it."""
+    held(claim.run_id, claim.epoch).update(holder="", lease_expires_at=from_now(-1))
 
 
-def beat(run_ids: Iterable[str], *, holder: str, lease_seconds: float) -> tuple[set[str], set[str]]:
-    """Renew the leases of these runs: (those that are still the holder's, those that are asked to stop)."""
-    mine = Run.objects.active().filter(pk__in=list(run_ids), holder=holder)
+def beat(epochs: Mapping[str, int], *, holder: str, lease_seconds: float) -> tuple[set[str], set[str]]:
+    """Renew the leases of these runs: (those still held at these epochs, those of them asked to stop)."""
+    mine = Run.objects.active().filter(pk__in=list(epochs), holder=holder)
     mine.update(lease_expires_at=from_now(lease_seconds))
-    flags = dict(mine.values_list("pk", "stop_requested"))
-    return set(flags), {run_id for run_id, stop in flags.items() if stop}
+    told = mine.values_list("pk", "epoch", "stop_requested")
+    held = {run_id: stop for run_id, epoch, stop in told if epoch == epochs[run_id]}
+    return set(held), {run_id for run_id, stop in held.items() if stop}
 
 
 def request_stop(conversation_id: str, run_id: str | None) -> Run | None:

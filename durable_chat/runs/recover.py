@@ -1,9 +1,10 @@
 """A run whose process died: fence its writer, finish the log for the readers, keep the partial answer."""
 
 import logging
+from typing import Any
 
 from durable_chat import backends, conf
-from durable_chat.answers import closing, message_id
+from durable_chat.answers import closing, message_id, usage_of
 from durable_chat.chunks import Chunk, custom, is_terminal, run_error
 from durable_chat.connections import in_database
 from durable_chat.messages import Fold
@@ -77,7 +78,7 @@ async def _finish(claim: Claim, streams: StreamClient) -> Run.State:
             name = message_id(claim.run_id) if started else None
             end = ends.STOPPED if claim.stopping else ends.INTERRUPTED
             closers = closing(fold, end.text, name=name, ended=str(end.state), known=claim.messages)
-            terminal = _terminal(claim, end)
+            terminal = _terminal(claim, end, usage=usage_of(claim.run_id, chunks))
             offset = await producer.append([*closers, terminal])
     state = _state(terminal)
     told = {"notice": terminal.get("message", ""), "usage": terminal.get("usage")}
@@ -95,8 +96,10 @@ def _forsake(claim: Claim) -> Run.State:
     return state
 
 
-def _terminal(claim: Claim, end: End) -> Chunk:
-    return run_error(end.text, thread_id=claim.conversation_id, run_id=claim.run_id, code=end.code)
+def _terminal(claim: Claim, end: End, *, usage: Any) -> Chunk:
+    return run_error(
+        end.text, thread_id=claim.conversation_id, run_id=claim.run_id, code=end.code, usage=usage
+    )
 
 
 async def _read(streams: StreamClient, path: str, *, start: str, end: str) -> list[Chunk]:
