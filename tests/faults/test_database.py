@@ -1,33 +1,40 @@
-"""The site's PostgreSQL goes away under a running server, and comes back."""
+"""The site's PostgreSQL is restarted under a running server, or dies and comes back."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import Literal
 
-import psycopg
 import pytest
-from psycopg import sql
 
 from tests.faults.conftest import Serve
 from tests.faults.evidence import rows, said, settled, words
 from tests.faults.people import DurableReader, Person, SocketReader, asked, following, until
-from tests.streams.postgres import URL
-
-pytestmark = pytest.mark.parametrize("database", ["postgres"], indirect=True)
+from tests.postgres import Cluster, cluster, why_no_cluster
 
 AWAY_SECONDS = 3.0  # longer than the lease
-_SESSIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
 
 
-async def test_an_answer_outlives_its_database(serve: Serve, database: Mapping[str, str]) -> None:
-    server = serve()
+@pytest.fixture
+def database_server() -> Iterator[Cluster]:
+    if missing := why_no_cluster():
+        pytest.skip(missing)
+    with cluster() as running:
+        yield running
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+async def test_an_answer_outlives_its_database(
+    serve: Serve, database_server: Cluster, mode: Literal["fast", "immediate"]
+) -> None:
+    server = serve(DATABASE_URL=database_server.url)
     async with Person(server.base) as person:
-        conversation, run_id = await asked(person, "words=200 delay=50")
+        conversation, run_id = await asked(person, "words=120 delay=50")
         readers = DurableReader(person, conversation), SocketReader(person, conversation)
         view = DurableReader(person, conversation, run=run_id)
         async with following(*readers, view):
             await until(lambda: all(words(10) in reader.text for reader in (*readers, view)))
-            async with _away(database["DATABASE_URL"]):
+            async with _away(database_server, mode):
                 refused = await person.http.get(f"/api/conversations/{conversation}")
                 assert refused.status_code == 503
                 assert set(refused.json()) == {"error"}
@@ -45,15 +52,11 @@ async def test_an_answer_outlives_its_database(serve: Serve, database: Mapping[s
 
 
 @asynccontextmanager
-async def _away(url: str) -> AsyncIterator[None]:
-    """No session lives within, nor for some seconds after."""
-    name = url.rpartition("/")[2]
-    async with await psycopg.AsyncConnection.connect(URL, autocommit=True) as connection:
-        allow = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
-        await connection.execute(allow.format(sql.Identifier(name), sql.Literal(False)))
-        await connection.execute(_SESSIONS, [name])
-        try:
-            yield
-            await asyncio.sleep(AWAY_SECONDS)
-        finally:
-            await connection.execute(allow.format(sql.Identifier(name), sql.Literal(True)))
+async def _away(server: Cluster, mode: Literal["fast", "immediate"]) -> AsyncIterator[None]:
+    """It is gone within, and for some seconds after."""
+    await asyncio.to_thread(server.stop, mode)
+    try:
+        yield
+        await asyncio.sleep(AWAY_SECONDS)
+    finally:
+        await asyncio.to_thread(server.start)
