@@ -11,7 +11,7 @@ from channels.security.websocket import OriginValidator
 from django.apps import AppConfig
 from django.core.checks import CheckMessage, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections
+from django.db import DEFAULT_DB_ALIAS, connections
 from django.utils.module_loading import import_string
 
 from durable_chat import conf
@@ -46,6 +46,8 @@ def check_deployment(app_configs: Sequence[AppConfig] | None = None, **kwargs: A
         _holding_middleware,
         _development_key,
         _odd_provider,
+        _meeting_writers,
+        _open_streams,
     )
     return [found for doubt in doubts for found in doubt()]
 
@@ -153,3 +155,20 @@ def _odd_provider() -> Iterator[CheckMessage]:
     if isinstance(kind, type) and not issubclass(kind, AsyncIterable):
         problem = f"The provider {backend!r} says that it returns {kind.__name__}, which is no answer."
         yield _warning(8, problem, "Make it an async generator function: `async def` with `yield`.")
+
+
+def _meeting_writers() -> Iterator[CheckMessage]:
+    """SQLite as `startproject` sets it up: fine for one developer, and refuses writers who come together."""
+    database = connections[DEFAULT_DB_ALIAS]
+    mode = database.settings_dict["OPTIONS"].get("transaction_mode") or ""
+    if not conf.host("DEBUG") and database.vendor == "sqlite" and mode.upper() != "IMMEDIATE":
+        problem = 'The database "default" is SQLite as for development: writes that meet in it may get 503.'
+        hint = "Give it the OPTIONS of the README's section on deployment, or use PostgreSQL."
+        yield _warning(9, problem, hint)
+
+
+def _open_streams() -> Iterator[CheckMessage]:
+    streams = conf.host("DURABLE_STREAMS")
+    if not conf.host("DEBUG") and isinstance(streams, Mapping) and streams.get("ANONYMOUS"):
+        problem = "Anybody may read and write every stream, and so every conversation, at /v1/stream/."
+        yield _warning(10, problem, 'Leave DURABLE_STREAMS["ANONYMOUS"] out; name tokens instead.')

@@ -80,6 +80,11 @@ class LiveServer:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
+    def interrupt(self) -> None:
+        """As a developer does with Ctrl-C."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGINT)
+
     def died(self) -> bool:
         """Whether it has been killed, or has killed itself."""
         assert self._process is not None

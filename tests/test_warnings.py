@@ -90,6 +90,8 @@ MEMORY = {"DURABLE_STREAMS": {"STORE": "memory"}}
         ("W007", {"SECRET_KEY": "django-insecure-x"}, {"SECRET_KEY": "django-insecure-x", "DEBUG": True}),
         ("W008", provider("text"), provider("streaming")),
         ("W008", provider("text"), provider("answering")),
+        ("W010", {"DURABLE_STREAMS": {"ANONYMOUS": True}}, {"DURABLE_STREAMS": {"ANONYMOUS": False}}),
+        ("W010", {"DURABLE_STREAMS": {"ANONYMOUS": True}}, {"DEBUG": True}),
     ],
 )
 def test_each_warning_and_its_cure(
@@ -117,6 +119,19 @@ def test_kept_connections(settings: Any, monkeypatch: pytest.MonkeyPatch, age: A
     assert "W005" not in warned(settings, {}) or database.vendor == "postgresql"
     monkeypatch.setattr(type(database), "vendor", "postgresql")
     assert ("W005" in warned(settings, {"DURABLE_STREAMS": {"SQLITE_PATH": "streams.sqlite3"}})) is due
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("options", [{}, {"timeout": 20}, {"transaction_mode": "DEFERRED"}])
+def test_writers_that_meet(settings: Any, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> None:
+    """As on SQLite, whichever database this test runs on."""
+    database: Any = connections["default"]
+    monkeypatch.setattr(type(database), "vendor", "sqlite")
+    files = {"DURABLE_STREAMS": {"SQLITE_PATH": "streams.sqlite3"}}
+    for given, due in ((options, True), ({"transaction_mode": "immediate"}, False)):
+        monkeypatch.setitem(database.settings_dict, "OPTIONS", given)
+        assert ("W009" in warned(settings, files)) is due
+        assert "W009" not in warned(settings, files | {"DEBUG": True})
 
 
 @pytest.mark.parametrize("accept", ["gzip", "identity"])

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -21,6 +22,8 @@ class CallableProvider:
         self._answer = _imported(source) if isinstance(source, str) else source
         if not callable(self._answer):
             raise TypeError(f"The provider {self._name!r} cannot be called.")
+        with suppress(ValueError):  # without a signature, as some in C
+            _check_parameters(self._answer, self._name)
         if inspect.iscoroutinefunction(self._answer) or inspect.isgeneratorfunction(self._answer):
             raise TypeError(self._complaint())
 
@@ -39,6 +42,15 @@ class CallableProvider:
 
     def _complaint(self) -> str:
         return f"The provider {self._name!r} must be an async generator function: `async def` with `yield`."
+
+
+def _check_parameters(answer: Callable[..., Any], name: str) -> None:
+    """Raises TypeError when it does not take a prompt alone, ValueError when that cannot be known."""
+    signature = inspect.signature(answer)
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        raise TypeError(f"The provider {name!r} is called with one argument, the prompt: {error}.") from None
 
 
 def _imported(path: str) -> Any:

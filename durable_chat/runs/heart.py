@@ -69,6 +69,11 @@ def stop(run_id: str, end: End) -> bool:
     return True
 
 
+def beats() -> bool:
+    """Whether this process holds any lease."""
+    return bool(_live)
+
+
 def stop_all(end: End) -> None:
     """End every run of this process, in their order."""
     for execution, _ in _live.values():

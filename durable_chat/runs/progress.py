@@ -75,6 +75,11 @@ def abandon(claim: Claim) -> None:
     held(claim.run_id, claim.epoch).update(holder="", lease_expires_at=from_now(-1))
 
 
+def abandon_all(*, holder: str) -> None:
+    """The same for all that this process holds: it ends."""
+    Run.objects.active().filter(holder=holder).update(holder="", lease_expires_at=from_now(-1))
+
+
 def beat(epochs: Mapping[str, int], *, holder: str, lease_seconds: float) -> tuple[set[str], set[str]]:
     """Renew the leases of these runs: (those still held at these epochs, those of them asked to stop)."""
     mine = Run.objects.active().filter(pk__in=list(epochs), holder=holder)

@@ -1,11 +1,18 @@
 """What becomes of a process's runs when it is told to end."""
 
 import asyncio
+import atexit
+import logging
 from typing import Final
 
+from django.db import Error, close_old_connections
+
 from durable_chat import conf
-from durable_chat.runs import ends, heart, loop
+from durable_chat.runs import ends, heart, loop, progress
+from durable_chat.runs.holder import holder
 from durable_chat.streams.departure import departure
+
+log = logging.getLogger(__name__)
 
 STOP_SECONDS: Final = 8.0  # for a provider to close, and for the last words to be written
 AGAIN_SECONDS: Final = 0.2  # a send that was under way may begin a run yet
@@ -33,4 +40,16 @@ async def _drain(seconds: float) -> None:
         await asyncio.wait({drained}, timeout=AGAIN_SECONDS)
 
 
+def _give_up() -> None:
+    """A process that ends in order, but not by SIGTERM (Ctrl-C, a reloader), leaves no lease to wait for."""
+    if not heart.beats():
+        return
+    try:
+        progress.abandon_all(holder=holder())
+        close_old_connections()
+    except Error as error:
+        log.warning("leases were not given up, and will run out: %s", type(error).__name__)
+
+
 departure.first(_wind_up)
+atexit.register(_give_up)

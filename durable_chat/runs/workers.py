@@ -51,12 +51,17 @@ def check() -> None:
     if not wanted():
         return
     alias = conf.get().tasks.backend
-    backend = framework().task_backends[alias]
+    backends = framework().task_backends
+    if alias not in backends.settings:
+        raise ImproperlyConfigured(f"{SETTING}, but TASKS has no {alias!r}: add it, or name another BACKEND.")
+    backend = backends[alias]
     if type(backend).__name__ in NO_WORKERS:
         raise ImproperlyConfigured(
             f"{SETTING}, but TASKS[{alias!r}] is {type(backend).__name__}, which has no workers: "
             "name a backend that has, such as django_tasks_db.DatabaseBackend."
         )
+    for complaint in backend.check():
+        raise ImproperlyConfigured(f"{SETTING}, but TASKS[{alias!r}] is incomplete: {complaint.msg}")
     try:
         from durable_chat.runs import tasks  # noqa: F401
     except Exception as error:

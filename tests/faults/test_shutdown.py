@@ -134,3 +134,20 @@ async def test_where_no_handler_can_be_installed_the_lease_covers_it(serve: Serv
             chunks = await settled(elsewhere, conversation, directory=stays.directory)
             assert chunks[the_end(chunks, run_id)]["code"] == "interrupted"
             await reader.arrives(at=chunks)
+
+
+@pytest.mark.parametrize("kind", ["uvicorn", "daphne", "wsgi"])
+async def test_a_process_that_is_interrupted_leaves_no_lease(serve: Serve, kind: Any) -> None:
+    """Ctrl-C, or a reloader: whoever looks next need not wait for the lease, which is endless here."""
+    leaves, stays = serve(kind=kind, lease_seconds=3600), serve(lease_seconds=3600)
+    async with Person(leaves.base) as person, person.at(stays.base) as elsewhere:
+        conversation, run_id = await asked(person, ENDLESS)
+        reader = DurableReader(person, conversation)
+        async with following(reader):
+            await until(lambda: words(10) in reader.text)
+            leaves.interrupt()
+            await ends(leaves)
+            reader.person = elsewhere
+            chunks = await settled(elsewhere, conversation, directory=stays.directory)
+            assert chunks[the_end(chunks, run_id)]["code"] == "interrupted"
+            await reader.arrives(at=chunks)

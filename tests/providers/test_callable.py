@@ -59,6 +59,14 @@ def promises(asked: Prompt) -> Any:
     return forgets_to_yield(asked)
 
 
+async def takes_nothing() -> AsyncIterator[str]:
+    yield "one string"
+
+
+async def takes_a_key_too(asked: Prompt, *, key: str) -> AsyncIterator[str]:
+    yield "one string"
+
+
 number = 7
 
 
@@ -115,6 +123,12 @@ def test_a_path_names_something(path: str, sentence: str) -> None:
 @pytest.mark.parametrize("name", ["no_generator", "no_async_generator"])
 def test_what_cannot_stream_is_refused_at_once(name: str) -> None:
     with pytest.raises(TypeError, match=rf"{name}.* must be an async generator function"):
+        CallableProvider(f"{HERE}.{name}")
+
+
+@pytest.mark.parametrize("name", ["takes_nothing", "takes_a_key_too"])
+def test_what_does_not_take_a_prompt_is_refused_at_once(name: str) -> None:
+    with pytest.raises(TypeError, match=rf"{name}.* one argument, the prompt"):
         CallableProvider(f"{HERE}.{name}")
 
 

@@ -20,6 +20,8 @@ from tests.tasks.workers import environment, why_not
         ({"TASKS_ON": "nowhere"}, ["no.such.Backend"]),
         ({"TASKS_KNOWN_QUEUE": "other"}, ["'default'", "refuses", "chat"]),
         ({"STREAMS_STORE": "memory"}, ["memory"]),
+        ({"TASKS_APP": "missing"}, ["incomplete", "django_tasks_db"]),
+        ({"TASKS_BACKEND": "nope"}, ["TASKS has no 'nope'"]),
     ],
 )
 def test_check_names_the_problem(tmp_path: Path, site: dict[str, str], words: list[str]) -> None:
