@@ -43,6 +43,8 @@ clean:
 	rm -rf $(VENV) tests/clients/node_modules tests/conformance/node_modules benchmarks/node_modules
 
 $(VENV)/bin/python:
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" \
+		|| { echo "$(PYTHON) is too old: name a Python 3.11 to 3.13, as in: make run PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: requirements.txt | $(VENV)/bin/python
