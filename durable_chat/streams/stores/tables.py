@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final
@@ -14,6 +15,9 @@ from durable_chat.streams.stores import rules
 from durable_chat.streams.stores.base import Batch, Page, Stream
 from durable_chat.streams.stores.catalogue import Listed
 
+_BATCHES: Final = (
+    "SELECT start, finish, data FROM batch WHERE stream = ? AND finish > ? AND finish <= ? ORDER BY finish"
+)
 _BEHIND_ALL: Final = "\U0010ffff"  # no path holds it: it is not printable
 
 
@@ -184,15 +188,14 @@ def page(connection: sqlite3.Connection, row: Row, start: int, *, limit: int) ->
 
     Raises ``InvalidOffset`` for a position at which no batch ends.
     """
-    following = chain.from_iterable(
-        connection.execute(
-            "SELECT start, finish, data FROM batch WHERE stream = ? AND finish > ? AND finish <= ?"
-            " ORDER BY finish",
-            piece,
+    # A cursor that is left half-read, be it by a refusal's traceback, holds the connection to what was
+    # committed then: it would not see what comes, nor could it write.
+    with ExitStack() as cursors:
+        following = chain.from_iterable(
+            cursors.enter_context(closing(connection.execute(_BATCHES, piece)))
+            for piece in forks.pieces(_lineage(connection, row), start, tail=row.stream.tail)
         )
-        for piece in forks.pieces(_lineage(connection, row), start, tail=row.stream.tail)
-    )
-    return rules.page(row.stream, start, following, limit=limit)
+        return rules.page(row.stream, start, following, limit=limit)
 
 
 def _lineage(connection: sqlite3.Connection, row: Row) -> Iterator[tuple[int, int]]:
