@@ -1,5 +1,6 @@
 """The items of a conversation's stream: AG-UI events as JSON objects, made and sanitised here."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
@@ -216,6 +217,24 @@ def sanitize(chunk: Any) -> Chunk:
     _fill_in(kind, raw)
     _check(kind, raw)
     return _arranged(kind, raw)
+
+
+_LONGEST_INTEGER: Final = len(str(2**64))
+
+
+class Decoder(json.JSONDecoder):
+    """What ``plain`` let through, as a database gives it back: PostgreSQL writes 1e30 with all its digits.
+
+    No such integer fits into the 64 bits that JSON has here; as a float it is what was stored.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options | {"parse_int": _number})
+
+
+def _number(digits: str) -> int | float:
+    number = int(digits) if len(digits) <= _LONGEST_INTEGER else None
+    return number if number is not None and -(2**63) <= number < 2**64 else float(digits)
 
 
 def plain(value: Any) -> Any:

@@ -10,6 +10,7 @@ from django.core.validators import RegexValidator
 from django.db import models, transaction
 from django.db.models import F, Q
 
+from durable_chat.chunks import Decoder
 from durable_chat.marks import mark_of
 from durable_chat.messages import Author
 from durable_chat.messages import Message as Turned
@@ -95,7 +96,7 @@ class Conversation(models.Model):
         settings.AUTH_USER_MODEL, through="Member", blank=True, related_name="shared_durable_conversations"
     )
     title = models.CharField(max_length=200, blank=True)
-    metadata = models.JSONField(default=dict, blank=True)
+    metadata = models.JSONField(default=dict, blank=True, decoder=Decoder)
     stream_path = models.CharField(max_length=200, unique=True, editable=False)
     epoch = models.BigIntegerField(default=0, editable=False)
     offset = models.CharField(max_length=256, default=START, editable=False)
@@ -195,8 +196,8 @@ class Message(models.Model):
         related_name="durable_messages",
         help_text="Who wrote it; empty for answers and for anonymous visitors.",
     )
-    parts = models.JSONField(default=list)
-    metadata = models.JSONField(default=dict, blank=True)
+    parts = models.JSONField(default=list, decoder=Decoder)
+    metadata = models.JSONField(default=dict, blank=True, decoder=Decoder)
     position = models.PositiveIntegerField()
     run = models.ForeignKey("Run", models.SET_NULL, null=True, blank=True, related_name="messages")
     visible = models.BooleanField(default=True)
@@ -267,7 +268,10 @@ class Run(models.Model):
         Message, models.SET_NULL, null=True, related_name="answers", help_text="The user message it answers."
     )
     options = models.JSONField(
-        default=dict, blank=True, help_text="What the send asked for beside its message; never a key."
+        default=dict,
+        blank=True,
+        decoder=Decoder,
+        help_text="What the send asked for beside its message; never a key.",
     )
     place = models.PositiveIntegerField(
         null=True, blank=True, help_text="Its place in the conversation's line, if it ever had to wait in it."
@@ -283,7 +287,7 @@ class Run(models.Model):
     end_offset = models.CharField(max_length=256, blank=True)
     error = models.TextField(blank=True, help_text="For the host's eyes; readers get a text without details.")
     notice = models.TextField(blank=True, help_text="What readers were told when it did not end well.")
-    usage = models.JSONField(null=True, blank=True)
+    usage = models.JSONField(null=True, blank=True, decoder=Decoder)
     created_at = models.DateTimeField(auto_now_add=True)
     ended_at = models.DateTimeField(null=True, blank=True)
 

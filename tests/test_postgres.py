@@ -12,7 +12,18 @@ from tests.streams.postgres import URL, why_not
 
 AGAIN = [
     f"tests/test_{name}.py"
-    for name in ("queue", "recovery", "stop", "sweep", "send", "machine", "admin", "journal", "sharing")
+    for name in (
+        "queue",
+        "recovery",
+        "stop",
+        "sweep",
+        "send",
+        "machine",
+        "admin",
+        "journal",
+        "sharing",
+        "numbers",
+    )
 ]
 THERE_ALONE = "tests/crossing.py"
 
