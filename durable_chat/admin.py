@@ -1,5 +1,6 @@
 """Conversations, their messages and runs in the admin: facts to look at, a title to correct."""
 
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
@@ -17,6 +18,8 @@ from durable_chat.models import Conversation, Member, Message, Run
 from durable_chat.runs import launch, loop
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 PATIENCE_SECONDS: Final = 10.0  # what one run of an action may take
 
@@ -194,6 +197,11 @@ class RunAdmin(FactsAdmin):
             except (Unavailable, TimeoutError) as error:
                 reason = str(error) or "it takes long, and goes on."
                 self.message_user(request, f"Run {run.pk}: {reason}", messages.ERROR)
+            except Exception:
+                log.exception("run %s cannot be attended to", run.pk)
+                self.message_user(
+                    request, f"Run {run.pk}: the server's log says what failed.", messages.ERROR
+                )
         return outcomes
 
     def _tell(self, request: HttpRequest, count: int, what: str, level: int) -> None:

@@ -64,7 +64,7 @@ def usage_of(run_id: str, chunks: Iterable[Chunk]) -> Any:
     """What the answer of a run has used, as far as its chunks tell; None when they do not."""
     usage = None
     for chunk in chunks:
-        value = chunk.get("value") if chunk["type"] == "CUSTOM" and chunk.get("name") == USAGE else None
+        value = chunk.get("value") if chunk.get("name") == USAGE else None
         if isinstance(value, dict) and value.get("runId") == run_id:
             usage = value.get("usage")
     return usage

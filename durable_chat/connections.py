@@ -97,6 +97,9 @@ async def _run(threads: ThreadPoolExecutor | None, function: Callable[[], T]) ->
         close_old_connections()
         try:
             return function()
+        except (StopIteration, SystemExit) as error:
+            # Of the host's own functions: no future takes the one, and the other would end the loop.
+            raise RuntimeError(type(error).__name__) from error
         finally:
             close_old_connections()
 

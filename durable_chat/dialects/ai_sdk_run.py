@@ -35,9 +35,9 @@ class RunTranscoder:
 
     def feed(self, chunk: Chunk) -> list[Item]:
         """The items that one chunk gives: none, one or several."""
+        if self.done or not isinstance(chunk, dict):
+            return []  # whoever can write the stream may write anything
         kind = chunk.get("type")
-        if self.done:
-            return []
         if kind == "RUN_STARTED":
             return self._begin(chunk)
         if is_terminal(chunk, self._run_id) and (self._live or run_id_of(chunk)):

@@ -44,13 +44,19 @@ class Due(Exception):
 
 
 def admit(
-    conversation_id: str, turn: Turn, *, holder: str, lease_seconds: float, when_busy: str
+    conversation_id: str,
+    turn: Turn,
+    *,
+    holder: str,
+    lease_seconds: float,
+    when_busy: str,
+    patient: bool = True,
 ) -> Claim | Queued | Existing:
     """Take the conversation for a new run, or a place in its line, or name the run that answers this message.
 
     Raises NotFound; Busy when another message is being answered and `when_busy` is "reject"; Conflict when
-    the message's id is known with other content; Ending and Due, after which the caller waits or recovers
-    and asks again.
+    the message's id is known with other content; Due, after which the caller recovers and asks again; and if
+    it is `patient` Ending, after which it waits for a moment and asks again.
     """
     with transaction.atomic():
         conversation = lock(conversation_id)
@@ -62,7 +68,7 @@ def admit(
         if known is not None and (existing := _existing(known, turn)):
             return existing
         if active is not None:
-            _check_waiting(active, when_busy)
+            _check_waiting(active, when_busy, patient=patient)
         asked = known or _add_user_message(conversation, turn)
         run = Run(conversation=conversation, message=asked, trigger=turn.trigger, options=dict(turn.options))
         if active is not None or (when_busy != "reject" and conversation.runs.queued().exists()):
@@ -79,9 +85,9 @@ def _active(conversation: Conversation) -> Run | None:
     return active  # type: ignore[no-any-return]
 
 
-def _check_waiting(active: Run, when_busy: str) -> None:
+def _check_waiting(active: Run, when_busy: str, *, patient: bool) -> None:
     """Raises what keeps another message from waiting for this run's end."""
-    if active.state == Run.State.ENDING:
+    if patient and active.state == Run.State.ENDING:
         raise Ending(active.pk)
     if when_busy == "reject":
         raise Busy("An answer is being written: wait for it or stop it, then send again.", run_id=active.pk)

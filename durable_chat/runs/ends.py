@@ -74,7 +74,7 @@ async def _told(error: Exception, prompt: Prompt) -> str:
     asked = tell(error, prompt) if iscoroutinefunction(tell) else in_thread(tell, error, prompt)
     try:
         text = plain(await within(ON_ERROR_SECONDS, asked))
-    except Exception as failure:  # noqa: BLE001 - the host's own function
+    except (Exception, SystemExit) as failure:  # noqa: BLE001 - the host's own function
         log.error("ON_ERROR failed for run %s: %s", prompt.run_id, described(failure))  # noqa: TRY400
         return FAILED
     if not isinstance(text, str) or not text.strip() or prompt.quotes_key(text):

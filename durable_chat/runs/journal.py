@@ -54,4 +54,7 @@ async def ended(claim: Claim, state: Run.State) -> None:
 
 async def _tell(signal: Signal, claim: Claim, **extra: str) -> None:
     named = {"run_id": claim.run_id, "conversation_id": claim.conversation_id}
-    await in_thread(signal.send_robust, Run, **named, **extra)  # Django logs the receivers that fail
+    try:
+        await in_thread(signal.send_robust, Run, **named, **extra)  # Django logs the receivers that fail
+    except RuntimeError as error:
+        log.error("a receiver for run %s called sys.exit: %s", claim.run_id, error)  # noqa: TRY400

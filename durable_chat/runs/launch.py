@@ -12,7 +12,7 @@ from typing import Final
 
 from durable_chat import backends, conf
 from durable_chat.connections import in_database
-from durable_chat.exceptions import Busy, Unavailable
+from durable_chat.exceptions import Unavailable
 from durable_chat.keys import ModelKey, key_of
 from durable_chat.messages import Prompt, Turn
 from durable_chat.models import Run
@@ -85,10 +85,9 @@ async def _admit(conversation_id: str, turn: Turn) -> Claim | Queued | Existing:
                 holder=holder(),
                 lease_seconds=conf.get().lease_seconds,
                 when_busy=conf.get().when_busy,
+                patient=time.monotonic() < deadline,
             )
         except Ending as ending:
-            if time.monotonic() > deadline:
-                raise Busy("The last answer is still being filed: try again.", run_id=ending.run_id) from None
             await _release_of(ending.run_id)
         except Due:
             await tend(conversation_id)

@@ -3,12 +3,15 @@
 import asyncio
 import concurrent.futures
 import contextvars
+import logging
 import os
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
@@ -21,8 +24,19 @@ def running_loop() -> asyncio.AbstractEventLoop:
     with _lock:
         if _loop is None or _loop.is_closed() or _pid != os.getpid():
             _loop, _pid = asyncio.new_event_loop(), os.getpid()
-            threading.Thread(target=_loop.run_forever, name="durable-chat-runs", daemon=True).start()
+            threading.Thread(target=_run, args=(_loop,), name="durable-chat-runs", daemon=True).start()
         return _loop
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    """For ever: asyncio lets `sys.exit` through, and a host's own code that calls it ends its task alone."""
+    while True:
+        try:
+            loop.run_forever()
+        except (SystemExit, KeyboardInterrupt) as error:
+            log.error("%s in a run: the process goes on", type(error).__name__)  # noqa: TRY400 - ids only
+        else:
+            return
 
 
 def submit(

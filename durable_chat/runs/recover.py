@@ -68,7 +68,7 @@ async def _finish(claim: Claim, streams: StreamClient) -> Run.State:
         fold = Fold(claim.messages)
         for chunk in chunks:
             fold.apply(chunk)
-        started = any(chunk["type"] == "RUN_STARTED" for chunk in chunks)
+        started = any(chunk.get("type") == "RUN_STARTED" for chunk in chunks)
         if claim.queued and not started:
             await in_database(progress.requeue, claim, offset, messages=fold.messages)
             return Run.State.QUEUED
@@ -107,7 +107,7 @@ async def _read(streams: StreamClient, path: str, *, start: str, end: str) -> li
     chunks: list[Chunk] = []
     while start < end or start == START:  # offsets sort as text; START is not one of them
         batch = await streams.read(path, offset=start)
-        chunks.extend(batch.items)
+        chunks.extend(item for item in batch.items if isinstance(item, dict))  # all else is passed over
         start = batch.offset
     return chunks
 

@@ -5,6 +5,7 @@ import logging
 import os
 import random
 import time
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Final
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 AT_ONCE: Final = 10  # conversations that one sweep attends to side by side
 FOUND: Final = 200  # and in all; the next sweep goes on
 ERASE_SECONDS: Final = 30.0
-LONGEST_PAUSE: Final = 10.0  # between sweeps that fail
+LONGEST_PAUSE: Final = 10.0  # between sweeps that fail, and for a conversation that cannot be attended to
 
 _lock = Lock()
 _started = False
@@ -32,11 +33,36 @@ _sweeping: "asyncio.Task[None] | None" = None
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What one sweep did: ids of runs that it ended and began, and whether it could do all that it found."""
+    """What one sweep did: ids of runs that it ended and began, and of conversations that must wait."""
 
     recovered: tuple[str, ...]
     begun: tuple[str, ...]
-    complete: bool
+    failed: tuple[str, ...]
+
+
+class Patience:
+    """Conversations that could not be attended to: each is left alone for a while, longer each time.
+
+    They hold nobody else up. Only this process's hint to itself: any other may try meanwhile.
+    """
+
+    def __init__(self, seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._first = seconds
+        self._clock = clock
+        self._until: dict[str, tuple[float, float]] = {}  # the moment, and how long the pause was
+
+    def resting(self) -> list[str]:
+        """Those to be left alone now."""
+        return [name for name, (moment, _) in self._until.items() if moment > self._clock()]
+
+    def note(self, failed: Sequence[str]) -> None:
+        """After a sweep of all but the resting ones: these have failed, the others have not."""
+        resting = {name: self._until[name] for name in self.resting()}
+        pauses = {name: self._pause(name) for name in failed}
+        self._until = resting | {name: (self._clock() + pause, pause) for name, pause in pauses.items()}
+
+    def _pause(self, name: str) -> float:
+        return min(2 * self._until[name][1], LONGEST_PAUSE) if name in self._until else self._first
 
 
 def start() -> None:
@@ -62,22 +88,27 @@ async def stop() -> None:
     _started = False
 
 
-async def sweep() -> Swept:
-    """Attend to what nobody attends to, once. On the background loop. Raises DatabaseError."""
-    found = await in_database(_unattended)
+async def sweep(*, but: Collection[str] = ()) -> Swept:
+    """Attend to what nobody attends to, once, but for these conversations. On the background loop.
+
+    Raises DatabaseError.
+    """
+    found = await in_database(_unattended, but)
     random.shuffle(found)  # other processes found the same
     places = asyncio.Semaphore(AT_ONCE)
     tended = await asyncio.gather(*(_tend(conversation_id, places) for conversation_id in found))
     done = [each for each in tended if each is not None]
+    failed = [name for name, each in zip(found, tended, strict=True) if each is None]
     return Swept(
         recovered=tuple(each.recovered for each in done if each.recovered),
         begun=tuple(each.begun for each in done if each.begun),
-        complete=len(done) == len(found),
+        failed=tuple(failed),
     )
 
 
-def _unattended() -> list[str]:
-    return list(unattended().order_by().values_list("conversation", flat=True).distinct()[:FOUND])
+def _unattended(but: Collection[str]) -> list[str]:
+    waiting = unattended().exclude(conversation__in=but).order_by()
+    return list(waiting.values_list("conversation", flat=True).distinct()[:FOUND])
 
 
 async def _tend(conversation_id: str, places: asyncio.Semaphore) -> launch.Tended | None:
@@ -86,30 +117,33 @@ async def _tend(conversation_id: str, places: asyncio.Semaphore) -> launch.Tende
             return await launch.tend(conversation_id)
         except (Unavailable, DatabaseError) as error:
             log.warning("conversation %s must wait: %s", conversation_id, type(error).__name__)
-            return None
+        except Exception:
+            log.exception("conversation %s cannot be attended to", conversation_id)
+        return None
 
 
 async def _sweep_on() -> None:
     global _sweeping
     _sweeping = asyncio.current_task()
     pause = period = conf.get().sweep_seconds
+    patience = Patience(period)
     erased = -ERASE_SECONDS
     while True:
         await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - so that processes take turns
         try:
-            swept = await sweep()
+            swept = await sweep(but=patience.resting())
+            patience.note(swept.failed)
             if time.monotonic() - erased > ERASE_SECONDS:
                 erased = time.monotonic()
                 await tombs.erase()
         except (DatabaseError, StreamError) as error:
             log.warning("a sweep failed: %s", type(error).__name__)
-            complete = False
+            pause = min(2 * pause, LONGEST_PAUSE)
         except Exception:
             log.exception("a sweep broke")
-            complete = False
+            pause = min(2 * pause, LONGEST_PAUSE)
         else:
-            complete = swept.complete
-        pause = period if complete else min(2 * pause, LONGEST_PAUSE)
+            pause = period
 
 
 def _after_fork() -> None:

@@ -3,7 +3,6 @@
 import logging
 import re
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from inspect import isawaitable
 from typing import Any, ClassVar
 
@@ -106,10 +105,18 @@ async def authorise(visitor: Visitor, conversation_id: str, action: Action) -> C
     if conversation is None or answer is not True:
         raise NotFound(UNKNOWN)
     if conversation.unattended and action != "delete":  # type: ignore[attr-defined]  # annotated below
-        # The service may be away: what needs it will say so, and the rows can be read.
-        with suppress(Unavailable):
-            await loop.call(launch.tend, conversation_id)
+        await _tended(conversation_id)
     return conversation
+
+
+async def _tended(conversation_id: str) -> None:
+    """As far as can be. The service may be away: what needs it will say so, and the rows can be read."""
+    try:
+        await loop.call(launch.tend, conversation_id)
+    except Unavailable:
+        pass
+    except Exception:
+        log.exception("conversation %s cannot be attended to", conversation_id)
 
 
 def _asked(

@@ -1,6 +1,7 @@
 """SIGTERM: answers get time to end, readers go on at another server, and the process does end."""
 
 import asyncio
+import sys
 import time
 from typing import Any
 
@@ -11,7 +12,7 @@ import websockets
 from tests.faults.conftest import Serve
 from tests.faults.evidence import rows, said, settled, the_end, words
 from tests.faults.people import DurableReader, Person, Reader, SocketReader, asked, following, until
-from tests.live import LiveServer
+from tests.live import ROOT, LiveServer
 
 IN_TIME = 20.0  # far below the 60 s of a live read and the 100 s of the longest answer here
 ENDLESS = "words=5000 delay=20"
@@ -151,3 +152,28 @@ async def test_a_process_that_is_interrupted_leaves_no_lease(serve: Serve, kind:
             chunks = await settled(elsewhere, conversation, directory=stays.directory)
             assert chunks[the_end(chunks, run_id)]["code"] == "interrupted"
             await reader.arrives(at=chunks)
+
+
+async def test_the_command_that_recovers_ends_its_answers_as_servers_do(serve: Serve) -> None:
+    """It has begun what waited behind a dead process's answer; it has a lease that nobody will wait for."""
+    server = serve(WHEN_BUSY="queue", DRAIN_SECONDS="0.5", lease_seconds=2)
+    async with Person(server.base) as person:
+        conversation, _ = await asked(person, ENDLESS)
+        assert (await person.send(conversation, ENDLESS, id="m-2")).status_code == 202
+        await asyncio.to_thread(server.kill)
+        env = server.environment | {"LEASE_SECONDS": "3600"}
+        recovering = await asyncio.create_subprocess_exec(
+            sys.executable, "manage.py", "durable_chat_recover", "--loop", cwd=ROOT, env=env
+        )
+
+        def begun() -> bool:
+            states = [row.state for row in rows(server.directory, conversation)]
+            return states == ["interrupted", "running"]
+
+        await until(begun)
+        recovering.terminate()
+        await asyncio.wait_for(recovering.wait(), IN_TIME)
+        await asyncio.to_thread(server.start)
+        chunks = await settled(person, conversation, directory=server.directory)
+        assert [row.state for row in rows(server.directory, conversation)] == ["interrupted", "interrupted"]
+        assert "restarted" in chunks[-1]["message"]

@@ -8,7 +8,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
 from durable_chat import conf
-from durable_chat.runs import heart, loop, tombs
+from durable_chat.runs import heart, loop, shutdown, tombs
 from durable_chat.runs.sweep import Swept, sweep
 from durable_chat.streams.protocol.errors import StreamError
 
@@ -27,8 +27,10 @@ class Command(BaseCommand):
         parser.add_argument("--loop", action="store_true", help="go on until interrupted")
 
     def handle(self, *args: Any, loop: bool, **options: Any) -> None:
-        complete = self._once()
+        shutdown.watch()
+        complete = False
         try:
+            complete = self._once()
             while loop:
                 time.sleep(conf.get().sweep_seconds or 1.0)
                 complete = self._once()
@@ -37,7 +39,7 @@ class Command(BaseCommand):
         _drain()
         if not complete:
             raise CommandError(
-                "Not everything could be done: run this again when the streams service is back."
+                "Not everything could be done, see the log: run this again when the streams service is back."
             )
 
     def _once(self) -> bool:
@@ -48,7 +50,7 @@ class Command(BaseCommand):
             self.stderr.write(f"{type(error).__name__}: {error}")
             return False
         self._tell(swept, erased)
-        return swept.complete
+        return not swept.failed
 
     def _tell(self, swept: Swept, erased: int) -> None:
         for run_id in swept.recovered:
