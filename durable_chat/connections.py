@@ -5,25 +5,26 @@ import contextvars
 import os
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from functools import partial
 from threading import Lock
 from typing import ParamSpec, TypeVar
 from urllib.request import getproxies
 
 import aiohttp
-import httpx
 from django.db import close_old_connections
 from httpx_aiohttp import AiohttpTransport
+
+from durable_chat.streams.client.over_httpx import OverHTTPX
+from durable_chat.streams.client.pool import KEPT_SECONDS, Pool
+from durable_chat.streams.client.transport import Transport
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 # Each with what closes it.
-_transports: dict[asyncio.AbstractEventLoop, tuple[AiohttpTransport, AsyncGenerator[None, None]]] = {}
+_transports: dict[asyncio.AbstractEventLoop, tuple[Transport, AsyncGenerator[None, None]]] = {}
 _lock = Lock()
-
-KEPT_SECONDS = 4.0  # an idle connection; servers hang up on theirs after five or more
 
 
 def _pool() -> ThreadPoolExecutor:
@@ -38,7 +39,7 @@ def _thread() -> ThreadPoolExecutor:
 _threads, _prompt = _pool(), _thread()
 
 
-def http_transport() -> httpx.AsyncBaseTransport:
+def http_transport() -> Transport:
     """The running loop's transport: one fails on a second loop, so each loop has its own.
 
     It is closed with its loop, if that is shut down in order as `asyncio.run` and `async_to_sync` do.
@@ -52,23 +53,25 @@ def http_transport() -> httpx.AsyncBaseTransport:
         return _transports[loop][0]
 
 
-def _opened() -> tuple[AiohttpTransport, AsyncGenerator[None, None]]:
-    # No cap: every live read holds a connection for a minute. The session brings its own TLS.
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_SECONDS)
-    session = aiohttp.ClientSession(
-        connector=connector,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        trust_env=bool(getproxies()),  # which costs a thread's work for each request, so not for nothing
-    )
-    closing = _closing(session)
+def _opened() -> tuple[Transport, AsyncGenerator[None, None]]:
+    transport = _through_proxies() if getproxies() else Pool()
+    closing = _closing(transport)
     with suppress(StopIteration):
         closing.__anext__().send(None)  # as far as its yield, without a wait
-    return AiohttpTransport(client=session, verify=False), closing
+    return transport, closing
 
 
-async def _closing(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:
+def _through_proxies() -> Transport:
+    """Those that the environment names."""
+    # No cap: every live read holds a connection for a minute. The session brings its own TLS.
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_SECONDS)
+    session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=True)
+    return OverHTTPX(AiohttpTransport(client=session, verify=False))
+
+
+async def _closing(transport: Transport) -> AsyncGenerator[None, None]:
     """Loops have one hook for their end: they close the generators that were begun on them."""
-    async with session:
+    async with aclosing(transport):
         yield
 
 

@@ -5,11 +5,12 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 
 import pytest
-from httpx_aiohttp import AiohttpTransport
 
 from durable_chat.streams.client import Producer, StreamClient, subscribe
-from durable_chat.streams.client.http import HTTPHandler, Patience
+from durable_chat.streams.client.http import HTTPHandler
+from durable_chat.streams.client.pool import Pool
 from durable_chat.streams.client.repeating import Repeating
+from durable_chat.streams.client.transport import Patience
 from durable_chat.streams.protocol.secrets import StreamsSecret
 from tests import service
 from tests.faults.conftest import Serve
@@ -140,7 +141,7 @@ async def test_a_stream_deleted_behind_the_back_of_a_site_with_readers(
     async with following(*readers):
         for reader in readers:
             await reader.arrives(at=before)
-        async with AiohttpTransport() as connections:
+        async with aclosing(Pool()) as connections:
             await _client(elsewhere, connections).delete(f"chat-{conversation}")
         assert (await person.send(conversation, "words=4", id="m-2")).status_code == 202
         hydrated = await person.idle(conversation)
@@ -168,12 +169,12 @@ async def test_connections_are_used_again(
 
 
 @pytest.fixture
-async def connections() -> AsyncIterator[AiohttpTransport]:
-    async with AiohttpTransport() as connections:
+async def connections() -> AsyncIterator[Pool]:
+    async with aclosing(Pool()) as connections:
         yield connections
 
 
-def _client(elsewhere: service.Service, connections: AiohttpTransport) -> StreamClient:
+def _client(elsewhere: service.Service, connections: Pool) -> StreamClient:
     handler = HTTPHandler(
         f"{elsewhere.gate.url}/v1/stream/{elsewhere.id}",
         lambda: connections,
@@ -189,7 +190,7 @@ EVERY = {**FAULTS, "silence": gate.silence}
 
 @pytest.mark.parametrize("fault", EVERY.values(), ids=EVERY)
 async def test_a_producer_loses_and_doubles_nothing(
-    elsewhere: service.Service, connections: AiohttpTransport, fault: Fault
+    elsewhere: service.Service, connections: Pool, fault: Fault
 ) -> None:
     client = _client(elsewhere, connections)
     await client.create("s")
@@ -208,7 +209,7 @@ async def test_a_producer_loses_and_doubles_nothing(
 
 @pytest.mark.parametrize("after", [0, 40, 300, 700])
 async def test_a_reader_goes_on_where_its_answer_broke_off_or_fell_silent(
-    elsewhere: service.Service, connections: AiohttpTransport, after: int
+    elsewhere: service.Service, connections: Pool, after: int
 ) -> None:
     client = _client(elsewhere, connections)
     await client.create("s")

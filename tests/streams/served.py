@@ -5,10 +5,9 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-import httpx
-
 from durable_chat.streams.client import StreamClient
 from durable_chat.streams.client.http import HTTPHandler
+from durable_chat.streams.client.transport import Transport
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,7 +22,7 @@ class Served:
         with self._process.stdout as printed:
             self.url = f"{printed.readline().strip()}/v1/stream/"
 
-    def client(self, connections: httpx.AsyncBaseTransport) -> StreamClient:
+    def client(self, connections: Transport) -> StreamClient:
         return StreamClient(HTTPHandler(self.url, lambda: connections))
 
     def kill(self) -> None:

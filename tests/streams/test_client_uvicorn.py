@@ -5,19 +5,18 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
-import httpx
 import pytest
 import uvicorn
 
 from durable_chat.streams.client import Producer, Stamp, StreamClient, subscribe
 from durable_chat.streams.client.http import HTTPHandler
+from durable_chat.streams.client.pool import Pool
 from durable_chat.streams.embedded.asgi import StreamsApplication
 from durable_chat.streams.protocol.errors import Forbidden, StaleEpoch, StreamNotFound, Unauthorized
 from durable_chat.streams.protocol.secrets import StreamsSecret
 from durable_chat.streams.server import StreamServer
 from durable_chat.streams.server.auth import Access
 from durable_chat.streams.stores.memory import MemoryStore
-from tests.streams.transports import on_aiohttp
 
 
 @pytest.fixture
@@ -34,13 +33,13 @@ async def url() -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def connections() -> AsyncIterator[httpx.AsyncBaseTransport]:
-    async with on_aiohttp() as connections:
+async def connections() -> AsyncIterator[Pool]:
+    async with aclosing(Pool()) as connections:
         yield connections
 
 
 @pytest.fixture
-def client(url: str, connections: httpx.AsyncBaseTransport) -> StreamClient:
+def client(url: str, connections: Pool) -> StreamClient:
     return StreamClient(HTTPHandler(url, lambda: connections, token=StreamsSecret("write")))
 
 

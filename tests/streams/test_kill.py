@@ -4,16 +4,15 @@ import asyncio
 import os
 import random
 from collections import defaultdict
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from durable_chat.streams.client import Stamp, StreamClient
+from durable_chat.streams.client.pool import Pool
 from durable_chat.streams.protocol.errors import Unavailable
 from tests.streams.served import Served
-from tests.streams.transports import on_aiohttp
 
 ROUNDS = int(os.environ.get("SOAK_ROUNDS", "10"))
 WRITERS = 50
@@ -25,7 +24,7 @@ LIFE = (50, 400)  # acknowledgements between two deaths: some come before the fi
 class Site:
     """Whichever server lives now, and how much it has acknowledged."""
 
-    connections: httpx.AsyncBaseTransport
+    connections: Pool
     server: Served
     acknowledged: int = 0
     ending: bool = False
@@ -120,7 +119,7 @@ async def test_no_death_costs_or_doubles_a_message(tmp_path: Path) -> None:
     file = tmp_path / "streams.sqlite3"
     writers = [Writer(name) for name in range(WRITERS)]
     witness = Witness()
-    async with on_aiohttp() as connections:
+    async with aclosing(Pool()) as connections:
         site = Site(connections, await asyncio.to_thread(Served, file))
         try:
             for stream in range(STREAMS):

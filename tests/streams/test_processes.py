@@ -11,6 +11,7 @@ from statistics import median
 import pytest
 
 from durable_chat.streams.client import Producer, Stamp, StreamClient, subscribe
+from durable_chat.streams.client.pool import Pool
 from durable_chat.streams.protocol.errors import (
     Conflict,
     ProducerGap,
@@ -21,7 +22,6 @@ from durable_chat.streams.protocol.errors import (
 )
 from durable_chat.streams.protocol.exchange import Request
 from tests.streams.served import Served
-from tests.streams.transports import on_aiohttp
 
 Pair = tuple[StreamClient, StreamClient]
 
@@ -29,7 +29,7 @@ Pair = tuple[StreamClient, StreamClient]
 @pytest.fixture
 async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
     servers = [Served(tmp_path / "streams.sqlite3") for _ in range(2)]
-    async with on_aiohttp() as connections:
+    async with aclosing(Pool()) as connections:
         yield servers[0].client(connections), servers[1].client(connections)
     for server in servers:
         server.end()

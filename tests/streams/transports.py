@@ -1,4 +1,4 @@
-"""The transports that carry requests in tests: the one that sites use, and httpx's own."""
+"""The transports that carry requests in tests: ours, the one for proxies, and httpx's own."""
 
 from collections.abc import Callable, Mapping
 
@@ -6,20 +6,22 @@ import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
 
-
-def on_aiohttp(*, limit: int = 0) -> AiohttpTransport:
-    """As sites use it; `limit` caps the connections."""
-    return AiohttpTransport(
-        verify=False,
-        client=lambda: aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=limit)),
-    )
+from durable_chat.streams.client.over_httpx import OverHTTPX
+from durable_chat.streams.client.pool import Pool
+from durable_chat.streams.client.transport import Transport
 
 
-def httpx_own(*, limit: int = 0) -> httpx.AsyncHTTPTransport:
-    return httpx.AsyncHTTPTransport(verify=False, limits=httpx.Limits(max_connections=limit or None))
+def on_aiohttp() -> OverHTTPX:
+    session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+    return OverHTTPX(AiohttpTransport(verify=False, client=session))
 
 
-TRANSPORTS: Mapping[str, Callable[..., httpx.AsyncBaseTransport]] = {
+def httpx_own() -> OverHTTPX:
+    return OverHTTPX(httpx.AsyncHTTPTransport(verify=False, limits=httpx.Limits(max_connections=None)))
+
+
+TRANSPORTS: Mapping[str, Callable[[], Transport]] = {
+    "pool": Pool,
     "aiohttp": on_aiohttp,
     "httpx": httpx_own,
 }

@@ -1,56 +1,49 @@
-"""A streams server behind HTTP, as a Handler. The only module of the client that knows httpx."""
+"""A streams server behind HTTP, as a Handler."""
 
-import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
-from dataclasses import dataclass
+import re
+from base64 import b64encode
+from collections.abc import AsyncGenerator, Callable, Mapping, Set
 from functools import lru_cache
 from urllib.parse import quote, urlencode
 
-import aiohttp
 import httpx
 
+from durable_chat.streams.client.transport import Origin, Outgoing, Patience, Transport
 from durable_chat.streams.protocol.errors import BadRequest, Unavailable
-from durable_chat.streams.protocol.exchange import Request, Response
-from durable_chat.streams.protocol.headers import STREAM_FORKED_FROM
+from durable_chat.streams.protocol.exchange import Body, Request, Response
+from durable_chat.streams.protocol.headers import BROWSER, PREFLIGHT, STREAM_FORKED_FROM
 from durable_chat.streams.protocol.secrets import StreamsSecret
 
-_OF_ONE_HOP = frozenset(
-    {"connection", "content-encoding", "content-length", "keep-alive", "te", "trailer", "transfer-encoding"}
-)
-# Some errors of aiohttp pass through the transport that is built on it.
-_TROUBLE = (httpx.HTTPError, aiohttp.ClientError, OSError, TimeoutError)
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """Seconds: for a connection, for a request to go out, between two pieces of an answer, of a live one."""
-
-    connect: float = 5.0
-    write: float = 10.0
-    read: float = 15.0
-    live: float = 75.0  # a live read is rolled, or kept alive, by its server within about 60
-
-    def of(self, request: Request) -> Mapping[str, float]:
-        """As a transport takes it."""
-        silence = self.live if "live" in request.query else self.read
-        return {"connect": self.connect, "write": self.write, "read": silence}
+_OF_ONE_HOP = {
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+}
+# Nor what every server says of itself, and to browsers: that is the door's.
+_KEPT_BACK = {*_OF_ONE_HOP, "content-encoding", "date", "server", *BROWSER, *PREFLIGHT}
+_PORTS = {"http": 80, "https": 443}
+_UNSENDABLE = re.compile(r"[^\t -~\x80-\xff]")
 
 
 class HTTPHandler:
     """Carries requests to the service at ``base_url``. Bodies of live reads are streamed, others are read.
 
-    ``transport`` returns the running loop's. It is asked itself: an ``AsyncClient`` in front of it costs as
-    much again, for redirects and cookies that are not wanted here. ``token`` and ``headers`` are the
-    service's and are never shown; a ``read_token`` goes with GET and HEAD instead. Whatever keeps the
-    service from answering is Unavailable, also in the middle of a body. Redirects are not followed, and
-    nothing is asked to be compressed. A caller that is cancelled, or closes the response, gives the
-    connection up at once.
+    ``transport`` returns the running loop's. ``token`` and ``headers`` are the service's and are never shown;
+    a ``read_token`` goes with GET and HEAD instead. Whatever keeps the service from answering is Unavailable,
+    also in the middle of a body. Redirects are not followed, and nothing is asked to be compressed. A caller
+    that is cancelled, or closes the response, gives the connection up at once.
     """
 
     def __init__(
         self,
         base_url: str,
-        transport: Callable[[], httpx.AsyncBaseTransport],
+        transport: Callable[[], Transport],
         *,
         token: StreamsSecret | None = None,
         read_token: StreamsSecret | None = None,
@@ -58,92 +51,106 @@ class HTTPHandler:
         patience: Patience | None = None,
     ) -> None:
         url = httpx.URL(base_url)
-        if url.scheme not in {"http", "https"} or not url.host or url.query or url.fragment:
+        if url.scheme not in _PORTS or not url.host or url.query or url.fragment:
             raise ValueError("The base URL of a stream service is http(s)://host/…")
-        self._url = url
+        self._origin = Origin(url.scheme, url.raw_host.decode(), url.port or _PORTS[url.scheme])
         self._root = url.raw_path.decode().rstrip("/")
         self._transport = transport
         self._patience = patience or Patience()
-        common = {name.lower(): value for name, value in (headers or {}).items()}
+        common = {"host": url.netloc.decode(), **_basic(url)}
+        common |= {name.lower(): value for name, value in (headers or {}).items()}
         common["accept-encoding"] = "identity"
         self._write_headers = {**common, **_bearer(token)}
         self._read_headers = {**common, **_bearer(read_token or token)}
+        if not (_is_sendable(self._write_headers) and _is_sendable(self._read_headers)):
+            raise ValueError("A token or header for the stream service holds what headers cannot hold.")
 
     def __repr__(self) -> str:
-        return f"HTTPHandler({self._url.host!r})"
+        return f"HTTPHandler({self._origin.host!r})"
 
     async def __call__(self, request: Request) -> Response:
         """Send ``request``. Raises Unavailable, and BadRequest for a path that would leave the base URL."""
         outgoing = self._outgoing(request)
         try:
-            # Not every transport times the writing, so all that comes before the answer is timed as one.
-            async with asyncio.timeout(sum(outgoing.extensions["timeout"].values())):
-                response = await self._transport().handle_async_request(outgoing)
-            body = _Body(response) if "live" in request.query else await _whole(response)
-        except _TROUBLE as error:
+            response = await self._transport().send(outgoing)
+            body = response.body
+            if not isinstance(body, bytes):
+                body = _Pieces(body) if outgoing.live else await _whole(response)
+        except OSError as error:
             raise _unavailable(error) from None
-        return Response(response.status_code, _headers(response), body)
+        return Response(response.status, _without(_KEPT_BACK, response.headers), body)
 
-    def _outgoing(self, request: Request) -> httpx.Request:
+    def _outgoing(self, request: Request) -> Outgoing:
         own = self._read_headers if request.method in {"GET", "HEAD"} else self._write_headers
         # One order, so that caches see one URL (section 10.1).
         query = urlencode(sorted(request.query.items()))
         path = f"{self._root}/{_quoted(request.path)}"
-        return httpx.Request(
+        return Outgoing(
+            self._origin,
             request.method,
-            self._url.copy_with(raw_path=(f"{path}?{query}" if query else path).encode()),
-            headers={**self._named(request.headers), **own},
-            content=request.body or None,
-            extensions={"timeout": self._patience.of(request)},
+            f"{path}?{query}" if query else path,
+            {**self._named(request.headers), **own},
+            request.body,
+            "live" in request.query,
+            self._patience,
         )
 
     def _named(self, headers: Mapping[str, str]) -> Mapping[str, str]:
-        """The headers, with the stream to fork named by its URL's whole path (section 4.2)."""
-        source = headers.get(STREAM_FORKED_FROM)
-        if source is None:
+        """The headers to pass on, the stream to fork named by its URL's whole path (section 4.2)."""
+        if not headers:
             return headers
-        return {**headers, STREAM_FORKED_FROM: f"{self._root}/{_quoted(source)}"}
+        if not _is_sendable(headers):
+            raise BadRequest("A header holds what headers cannot hold.")
+        passed_on = _without(_OF_ONE_HOP, headers)
+        source = headers.get(STREAM_FORKED_FROM)
+        if source is not None:
+            passed_on[STREAM_FORKED_FROM] = f"{self._root}/{_quoted(source)}"
+        return passed_on
 
 
-def _headers(response: httpx.Response) -> dict[str, str]:
-    """Those that are not of this hop. Decoded here: httpx guesses the encoding anew for each of them."""
-    decoded = {
-        name.lower().decode("latin-1"): value.decode("latin-1") for name, value in response.headers.raw
-    }
-    return {name: value for name, value in decoded.items() if name not in _OF_ONE_HOP}
+class _Pieces:
+    """A body whose breaks are Unavailable."""
 
-
-class _Body:
-    """A body that arrives in pieces; closing it closes the connection unless it was read to its end."""
-
-    def __init__(self, response: httpx.Response) -> None:
-        self._response = response
+    def __init__(self, body: Body) -> None:
+        self._body = body
         self._pieces = self._read()
 
     def __aiter__(self) -> AsyncGenerator[bytes, None]:
         return self._pieces
 
     async def aclose(self) -> None:
-        await self._response.aclose()
+        await self._body.aclose()
         await self._pieces.aclose()
 
     async def _read(self) -> AsyncGenerator[bytes, None]:
         try:
-            async for piece in self._response.aiter_raw():
+            async for piece in self._body:
                 yield piece
-        except _TROUBLE as error:
+        except OSError as error:
             raise _unavailable(error) from None
 
 
-async def _whole(response: httpx.Response) -> bytes:
-    try:
-        return b"".join([piece async for piece in response.aiter_raw()])
-    finally:
-        await response.aclose()
+async def _whole(response: Response) -> bytes:
+    async with response:
+        return await response.read()
+
+
+def _is_sendable(headers: Mapping[str, str]) -> bool:
+    return _UNSENDABLE.search("".join([*headers, *headers.values()])) is None
+
+
+def _without(names: Set[str], headers: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if name not in names}
 
 
 def _bearer(token: StreamsSecret | None) -> Mapping[str, str]:
     return {"authorization": f"Bearer {token.reveal()}"} if token else {}
+
+
+def _basic(url: httpx.URL) -> Mapping[str, str]:
+    if not url.userinfo:
+        return {}
+    return {"authorization": f"Basic {b64encode(f'{url.username}:{url.password}'.encode()).decode()}"}
 
 
 @lru_cache(maxsize=1024)
