@@ -27,8 +27,8 @@ class Scripted:
         self.requests: list[bytes] = []
         self.connections = 0
         self.open = 0
-        self.nobody = asyncio.Event()
-        self.nobody.set()
+        self._nobody = asyncio.Event()
+        self._nobody.set()
         self._tls = tls
 
     async def __aenter__(self) -> Self:
@@ -38,12 +38,17 @@ class Scripted:
 
     async def __aexit__(self, *error: object) -> None:
         self._server.close()
-        await self.nobody.wait()
+        await self.is_left()
+
+    async def is_left(self) -> None:
+        """All have hung up."""
+        async with asyncio.timeout(5):
+            await self._nobody.wait()
 
     async def _visited(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self.open += 1
-        self.nobody.clear()
+        self._nobody.clear()
         try:
             await self._serve(reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError):
@@ -52,7 +57,7 @@ class Scripted:
             writer.close()
             self.open -= 1
             if not self.open:
-                self.nobody.set()
+                self._nobody.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:

@@ -228,6 +228,17 @@ async def test_a_connection_that_said_too_much_is_not_used_again(
     assert wire.gone
 
 
+async def test_a_body_that_ends_with_its_connection_does_not_end_with_a_broken_one() -> None:
+    wire = Wire()
+    asking = asyncio.create_task(wire.connection.ask(outgoing()))
+    await asyncio.sleep(0)
+    await wire.say(OK + b"\r\nab")
+    response = await asking
+    wire.hang_up(ConnectionResetError())
+    with pytest.raises(ConnectionResetError):
+        await response.read()
+
+
 # --- what is kept ------------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from durable_chat.streams.client.pool import Pool
-from durable_chat.streams.client.transport import Patience, Transport
+from durable_chat.streams.client.transport import Origin, Patience, Transport
 from durable_chat.streams.protocol.exchange import Response
 from tests.streams.scripted import HANG_UP, SOMEWHERE, Say, Scripted, outgoing
 from tests.streams.transports import TRANSPORTS
@@ -124,8 +124,8 @@ async def test_a_connection_that_is_to_be_closed_is_closed(transport: Transport)
     said = Say(OK + b"Connection: Close\r\ncontent-length: 2\r\n\r\nab")
     async with Scripted([said, AB]) as service:
         assert await read(await transport.send(service.asked())) == b"ab"
-        await service.nobody.wait()
         assert await read(await transport.send(service.asked())) == b"ab"
+        assert service.connections == 2
         await transport.aclose()
 
 
@@ -149,7 +149,7 @@ async def test_what_breaks_off_is_an_error(transport: Transport, name: str) -> N
         with pytest.raises((ConnectionError, TimeoutError)) as failed:
             await read(await transport.send(service.asked("POST", patience=Patience(read=1))))
         assert "sentinel" not in repr(failed.value)
-        await service.nobody.wait()
+        await service.is_left()
         await transport.aclose()
 
 
@@ -159,7 +159,7 @@ async def test_silence_is_a_timeout(transport: Transport, said: Say) -> None:
     async with Scripted([said]) as service:
         with pytest.raises(TimeoutError):
             await read(await transport.send(service.asked(patience=patience)))
-        await service.nobody.wait()
+        await service.is_left()
         await transport.aclose()
 
 
@@ -180,7 +180,7 @@ async def test_a_large_body_comes_in_pieces(transport: Transport) -> None:
 
 @pytest.fixture
 async def pool() -> AsyncIterator[Pool]:
-    async with aclosing(Pool()) as pool:
+    async with aclosing(Pool(kept_seconds=60)) as pool:
         yield pool
 
 
@@ -216,7 +216,7 @@ async def test_an_idle_connection_is_closed_after_a_while() -> None:
     async with Scripted([AB] * 3) as service, aclosing(Pool(kept_seconds=0.05)) as pool:
         responses = await asyncio.gather(*(pool.send(service.asked()) for _ in range(3)))
         assert [response.body for response in responses] == [b"ab"] * 3
-        await service.nobody.wait()
+        await service.is_left()
         assert service.connections == 3
 
 
@@ -224,7 +224,7 @@ async def test_what_nobody_asked_for_is_nobodys_answer(pool: Pool) -> None:
     """Else it were the next reader's."""
     async with Scripted([Say(AB.wire + OK + b"content-length: 6\r\n\r\nforged"), AB]) as service:
         assert await read(await pool.send(service.asked())) == b"ab"
-        await service.nobody.wait()
+        await service.is_left()
         assert await read(await pool.send(service.asked())) == b"ab"
         await pool.aclose()
 
@@ -233,18 +233,16 @@ async def test_a_service_that_answers_before_it_has_read_gets_no_more_on_that_co
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 413 Large\r\ncontent-length: 0\r\n\r\n")
-        with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
-            await reader.readexactly(1 << 30)
-        left.set()
-        writer.close()
+        await until_closed.wait()
+        writer.transport.abort()
 
-    left = asyncio.Event()
-    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
-    service = Scripted([])
-    service.port = server.sockets[0].getsockname()[1]
-    assert (await pool.send(service.asked("POST", body=bytes(1 << 26)))).status == 413
-    await left.wait()
-    server.close()
+    until_closed = asyncio.Event()
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        origin = Origin("http", *server.sockets[0].getsockname())
+        for _ in range(2):
+            asked = outgoing("POST", origin=origin, body=bytes(1 << 26), patience=Patience(write=1, read=1))
+            assert (await pool.send(asked)).status == 413
+        until_closed.set()
 
 
 async def test_an_address_that_says_nothing_is_not_waited_for(
@@ -273,9 +271,16 @@ async def test_closing_hangs_up_on_everybody(pool: Pool) -> None:
         idle, reading = await asyncio.gather(pool.send(service.asked()), pool.send(service.asked()))
         await pool.aclose()
         assert pool.closed
-        await service.nobody.wait()
+        await service.is_left()
         with pytest.raises(ConnectionError):
             await asyncio.gather(read(idle), read(reading))
+
+
+async def test_nothing_is_kept_once_it_is_closed(pool: Pool) -> None:
+    async with Scripted([AB]) as service:
+        await pool.aclose()
+        assert await read(await pool.send(service.asked())) == b"ab"
+        await service.is_left()
 
 
 # --- TLS ---------------------------------------------------------------------------------------------------
@@ -329,7 +334,7 @@ async def test_who_does_not_speak_tls_is_not_waited_for(pool: Pool) -> None:
     async with Scripted([]) as service:
         with pytest.raises(TimeoutError):
             await pool.send(service.asked(scheme="https", patience=Patience(connect=0.1)))
-        await service.nobody.wait()
+        await service.is_left()
 
 
 async def test_a_certificate_that_nobody_vouches_for_is_refused(pool: Pool, tls: ssl.SSLContext) -> None:
