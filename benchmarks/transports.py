@@ -7,7 +7,7 @@ import asyncio
 import statistics
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from typing import Final, TypeAlias
 
 import aiohttp
@@ -19,6 +19,9 @@ from benchmarks.client import Connection, connections
 from benchmarks.loops import run
 from benchmarks.peers import Peer
 from durable_chat.streams.client.http import HTTPHandler
+from durable_chat.streams.client.over_httpx import OverHTTPX
+from durable_chat.streams.client.pool import Pool
+from durable_chat.streams.client.transport import Transport
 from durable_chat.streams.protocol.exchange import Request
 
 Get: TypeAlias = Callable[[str], AbstractAsyncContextManager[AsyncIterator[bytes]]]
@@ -49,7 +52,7 @@ def over_aiohttp(session: aiohttp.ClientSession, peer: Peer) -> Get:
     return get
 
 
-def over_handler(transport: httpx.AsyncBaseTransport, peer: Peer) -> Get:
+def over_handler(transport: Transport, peer: Peer) -> Get:
     handler = HTTPHandler(f"{peer.url}/v1/stream", lambda: transport)
 
     @asynccontextmanager
@@ -75,25 +78,30 @@ async def _whole(body: bytes) -> AsyncIterator[bytes]:
     yield body
 
 
-def _transport() -> AiohttpTransport:
-    return AiohttpTransport(client=_session)
-
-
 def _httpx_on_aiohttp() -> httpx.AsyncClient:
-    return httpx.AsyncClient(transport=_transport(), trust_env=False)
+    return httpx.AsyncClient(transport=AiohttpTransport(client=_session), trust_env=False)
+
+
+def _on_aiohttp() -> AbstractAsyncContextManager[Transport]:
+    return aclosing(OverHTTPX(AiohttpTransport(client=_session)))
+
+
+def _pool() -> AbstractAsyncContextManager[Transport]:
+    return aclosing(Pool())
 
 
 TRANSPORTS: Final[dict[str, tuple[Callable[[], AbstractAsyncContextManager], Callable[..., Get]]]] = {
     "httpx, its own transport, sniffio": (_httpx, over_httpx),
     "httpx on aiohttp (httpx-aiohttp)": (_httpx_on_aiohttp, over_httpx),
-    "that transport by itself (HTTPHandler)": (_transport, over_handler),
+    "HTTPHandler, on aiohttp without its client": (_on_aiohttp, over_handler),
     "aiohttp": (_session, over_aiohttp),
+    "HTTPHandler, its own pool": (_pool, over_handler),
 }
 
 
-async def small_reads(get: Get, target: str) -> float:
-    """Reads a second of ten messages, ``AT_ONCE`` at a time."""
-    until = time.perf_counter() + SECONDS
+async def small_reads(get: Get, target: str) -> tuple[float, float]:
+    """Reads a second of ten messages, ``AT_ONCE`` at a time, and the microseconds of CPU that each takes."""
+    before, until = time.process_time(), time.perf_counter() + SECONDS
 
     async def read() -> int:
         done = 0
@@ -104,7 +112,8 @@ async def small_reads(get: Get, target: str) -> float:
             done += 1
         return done
 
-    return sum(await asyncio.gather(*(read() for _ in range(AT_ONCE)))) / SECONDS
+    done = sum(await asyncio.gather(*(read() for _ in range(AT_ONCE))))
+    return done / SECONDS, 1e6 * (time.process_time() - before) / done
 
 
 async def live_reads(get: Get, peer: Peer) -> tuple[float, float]:
@@ -131,20 +140,20 @@ async def _listen(body: AsyncIterator[bytes], ages: list[int]) -> None:
 
 async def main() -> None:
     peers.pin_generator()
-    print(f"{'':40}{'small reads/s':>15}{'200 SSE p50, ms':>18}{'CPU, %':>8}")
+    print(f"{'':44}{'small reads/s':>15}{'CPU, µs':>9}{'200 SSE p50, ms':>18}{'CPU, %':>8}")
     with peers.node() as peer:
         async with connections(peer.url, Connection, 1) as (writer,):
             target = await loads.near_tail(writer, loads.fresh(), before=90)
         raw = await loads.small_reads(peer, readers=AT_ONCE, seconds=SECONDS)
-        print(f"{'the load generator, raw':40}{raw:>15.0f}")
+        print(f"{'the load generator, raw':44}{raw:>15.0f}")
         for name, (opened, over) in TRANSPORTS.items():
             rounds = []
             for _ in range(ROUNDS):
                 async with opened() as client:
                     get = over(client, peer)
-                    rounds.append((await small_reads(get, target), *await live_reads(get, peer)))
-            reads, p50, cpu = (statistics.median(column) for column in zip(*rounds, strict=True))
-            print(f"{name:40}{reads:>15.0f}{p50:>18.1f}{cpu:>8.0f}")
+                    rounds.append((*await small_reads(get, target), *await live_reads(get, peer)))
+            reads, each, p50, cpu = (statistics.median(column) for column in zip(*rounds, strict=True))
+            print(f"{name:44}{reads:>15.0f}{each:>9.0f}{p50:>18.1f}{cpu:>8.0f}")
 
 
 if __name__ == "__main__":
