@@ -8,10 +8,10 @@ from unittest.mock import ANY
 import pytest
 from django.contrib.auth import get_user_model
 from django.core.serializers import deserialize
-from django.db import connections
+from django.db import connection, connections
 from django.test import override_settings
 
-from durable_chat import backends
+from durable_chat import backends, snapshot
 from durable_chat.connections import in_database
 from durable_chat.messages import Prompt, fold
 from durable_chat.models import Conversation, Message, Run, Tombstone, new_id
@@ -357,3 +357,28 @@ def test_ids_sort_by_time_and_repeat_never() -> None:
     assert len(set(ids)) == 1000
     assert [id[:10] for id in ids] == sorted(id[:10] for id in ids)
     assert all(len(id) == 26 for id in ids)
+
+
+def test_what_hydration_costs_grows_with_the_messages_and_not_with_their_answers_too(site: None) -> None:
+    """In steps of SQLite's virtual machine, which are the same on every machine."""
+
+    def steps(turns: int) -> int:
+        conversation = Conversation.objects.create()
+        messages = [
+            Message(conversation=conversation, client_id=str(place), role="user", position=place)
+            for place in range(turns)
+        ]
+        Message.objects.bulk_create(messages)
+        Run.objects.bulk_create(
+            Run(conversation=conversation, message=message, trigger="send", state=Run.State.DONE, epoch=1)
+            for message in messages
+        )
+        taken = []
+        connection.connection.set_progress_handler(lambda: taken.append(None), 1)
+        try:
+            snapshot.take(conversation.pk)
+        finally:
+            connection.connection.set_progress_handler(None, 0)
+        return len(taken)
+
+    assert steps(400) < 12 * steps(40)

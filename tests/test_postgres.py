@@ -23,6 +23,7 @@ AGAIN = [
         "journal",
         "sharing",
         "numbers",
+        "snapshot",
     )
 ]
 THERE_ALONE = "tests/crossing.py"

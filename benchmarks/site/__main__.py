@@ -27,7 +27,7 @@ def application() -> Any:
 
 def fill(name: str, *, messages: int, chunks: int) -> None:
     """A conversation of that many messages, always the same ones, whose answers took ``chunks`` in all."""
-    from durable_chat.models import Conversation, Message
+    from durable_chat.models import Conversation, Message, Run
 
     conversation = Conversation.objects.create(pk=name, visitor="everybody")
     step = len(ANSWER) * messages // 2 // chunks
@@ -40,6 +40,10 @@ def fill(name: str, *, messages: int, chunks: int) -> None:
                 Message(conversation=conversation, client_id=id, role=role, parts=[part], position=len(rows))
             )
     Message.objects.bulk_create(rows)
+    Run.objects.bulk_create(
+        Run(conversation=conversation, message=asked, state=Run.State.DONE, trigger="send", epoch=1)
+        for asked in rows[::2]
+    )
     conversation.offset = asyncio.run(_write(conversation.stream_path, texts))
     conversation.save()
 

@@ -31,7 +31,7 @@ def durable_chat(
     context: Context,
     conversation: Conversation,
     *,
-    snapshot: Snapshot | None = None,
+    snapshot: Snapshot[Message] | None = None,
     visitor: Visitor | None = None,
     prompts: Iterable[str] = (),
     readonly: bool = False,
@@ -94,7 +94,7 @@ def _waiting(waiting: Waiting) -> dict[str, str]:
     return {"id": waiting.message.id, "name": waiting.run_id, "text": waiting.message.text()}
 
 
-def _ending(taken: Snapshot) -> list[dict[str, Any]]:
+def _ending(taken: Snapshot[Message]) -> list[dict[str, Any]]:
     """Why the last answer is not whole, as chat.js shows it when it happens."""
     if taken.failure is None:
         return []

@@ -61,7 +61,10 @@ class OneConversationView(ConversationView):
         """Messages and the offset that they reach: what a client seeds itself with."""
         dialect = dialects.named(request.GET.get("as") or "tanstack")
         await self.authorise(conversation_id, "read")
-        taken = await snapshot.atake(conversation_id)
+        stored = isinstance(dialect, dialects.TanStack)
+        taken: snapshot.Snapshot[Any] | None = await in_database(
+            snapshot.take_stored if stored else snapshot.take, conversation_id
+        )
         if taken is None:
             raise NotFound(UNKNOWN)
         return json_response(
@@ -71,7 +74,7 @@ class OneConversationView(ConversationView):
                 "metadata": taken.metadata,
                 "createdAt": taken.created_at,
                 "updatedAt": taken.updated_at,
-                "messages": dialect.messages(taken.messages),
+                "messages": taken.messages if stored else dialect.messages(taken.messages),
                 "offset": taken.offset,
                 "activeRun": {"runId": taken.active_run} if taken.active_run else None,
                 "queued": [
