@@ -4,7 +4,7 @@ import asyncio
 import contextvars
 import os
 from collections.abc import AsyncGenerator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import aclosing, suppress
 from functools import partial
 from threading import Lock
@@ -18,6 +18,7 @@ from httpx_aiohttp import AiohttpTransport
 from durable_chat.streams.client.over_httpx import OverHTTPX
 from durable_chat.streams.client.pool import KEPT_SECONDS, Pool
 from durable_chat.streams.client.transport import Transport
+from durable_chat.threads import DatabaseThreads
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -27,16 +28,12 @@ _transports: dict[asyncio.AbstractEventLoop, tuple[Transport, AsyncGenerator[Non
 _lock = Lock()
 
 
-def _pool() -> ThreadPoolExecutor:
-    # Few on purpose: a touch takes a millisecond, and each thread is a database connection while it lasts.
-    return ThreadPoolExecutor(max_workers=4, thread_name_prefix="durable-chat-database")
+def _threads() -> tuple[DatabaseThreads, DatabaseThreads]:
+    # Few on purpose: a touch takes a millisecond, and each thread may be a database connection.
+    return DatabaseThreads(4, name="database"), DatabaseThreads(1, name="heart")
 
 
-def _thread() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="durable-chat-heart")
-
-
-_threads, _prompt = _pool(), _thread()
+_database, _heart = _threads()
 
 
 def http_transport() -> Transport:
@@ -76,44 +73,55 @@ async def _closing(transport: Transport) -> AsyncGenerator[None, None]:
 
 
 async def in_database(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a synchronous function that touches the database, and hold no connection afterwards.
+    """Run a synchronous function that touches the database.
 
     Off the request's thread-sensitive executor, so that what outlives its request (a run, a live read, a
     WebSocket) can use it; in a context of its own, so that nothing of the request leaks into it. Not for what
     waits for the background loop: these few threads are what the loop waits for.
     """
-    return await _run(_threads, partial(function, *args, **kwargs))
+    return await _run(_database, partial(function, *args, **kwargs))
 
 
 async def promptly(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """The same on a thread of its own, for what keeps leases: it must not stand in line behind the rest."""
-    return await _run(_prompt, partial(function, *args, **kwargs))
+    return await _run(_heart, partial(function, *args, **kwargs))
 
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """The same for the host's own functions, which may take their time."""
-    return await _run(None, partial(function, *args, **kwargs))
+    """The same for the host's own functions, which may take their time, and hold no connection afterwards."""
 
-
-async def _run(threads: ThreadPoolExecutor | None, function: Callable[[], T]) -> T:
     def touch() -> T:
         close_old_connections()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            close_old_connections()
+
+    return await _run(None, touch)
+
+
+async def _run(threads: Executor | None, function: Callable[[], T]) -> T:
+    def run() -> T:
         try:
             return function()
         except (StopIteration, SystemExit) as error:
             # Of the host's own functions: no future takes the one, and the other would end the loop.
             raise RuntimeError(type(error).__name__) from error
-        finally:
-            close_old_connections()
 
     loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(threads, contextvars.Context().run, touch)
+    return await loop.run_in_executor(threads, contextvars.Context().run, run)
+
+
+def let_go() -> None:
+    """Close the database connections that are kept for the next touch, once what is queued is done."""
+    _database.shutdown()
+    _heart.shutdown()
 
 
 def _after_fork() -> None:
     """Threads do not survive a fork."""
-    global _threads, _prompt
-    _threads, _prompt = _pool(), _thread()
+    global _database, _heart
+    _database, _heart = _threads()
 
 
 os.register_at_fork(after_in_child=_after_fork)
