@@ -179,6 +179,12 @@ class MessageQuerySet(models.QuerySet["Message"]):
         """What the transcript shows: not what a regeneration replaced, nor what is not yet accepted."""
         return self.filter(visible=True)
 
+    def placed(self) -> list[tuple[int, Turned]]:
+        """Those of one conversation in order: their positions, and themselves as the pure half knows them."""
+        columns = ("position", "client_id", "role", "parts", "metadata", "created_at")
+        rows = self.order_by("position").values_list(*columns)
+        return [(at, Turned(id, role, tuple(parts), more, when)) for at, id, role, parts, more, when in rows]
+
 
 class Message(models.Model):
     """One turn of a conversation, made of parts in TanStack's `UIMessage` shape."""

@@ -198,7 +198,7 @@ async def test_a_run_that_a_late_send_begins_is_stopped_by_the_shutdown_too(
     """The send was under way when the process was told to end, and every run had been told to stop."""
     came, told, go_on = threading.Event(), threading.Event(), threading.Event()
 
-    async def slow(conversation_id: str) -> None:
+    async def slow(conversation_id: str, **seen: Any) -> None:
         came.set()
         await asyncio.to_thread(go_on.wait)
 

@@ -1,10 +1,8 @@
 """What a send meets: a free conversation, a busy one, or the run that answers its message already."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from django.db import transaction
-from django.db.models import BooleanField, ExpressionWrapper
 
 from durable_chat.exceptions import Busy, Conflict, NotFound
 from durable_chat.messages import Message as Turned
@@ -62,8 +60,7 @@ def admit(
         conversation = lock(conversation_id)
         if conversation is None:
             raise NotFound("There is no such conversation.")
-        dismiss(conversation.runs.queued().filter(stop_requested=True))
-        active = _active(conversation)
+        active, waiting = _unfinished(conversation)
         known = conversation.messages.filter(client_id=turn.message.id).first()
         if known is not None and (existing := _existing(known, turn)):
             return existing
@@ -71,18 +68,20 @@ def admit(
             _check_waiting(active, when_busy, patient=patient)
         asked = known or _add_user_message(conversation, turn)
         run = Run(conversation=conversation, message=asked, trigger=turn.trigger, options=dict(turn.options))
-        if active is not None or (when_busy != "reject" and conversation.runs.queued().exists()):
+        if active is not None or (when_busy != "reject" and waiting):
             return _enqueue(run, active, when_busy)
-        run.save(force_insert=True)
         return begin(conversation, run, asked, holder=holder, lease_seconds=lease_seconds)
 
 
-def _active(conversation: Conversation) -> Run | None:
-    due = ExpressionWrapper(is_due(), output_field=BooleanField())
-    active: Any = conversation.runs.active().annotate(due=due).first()
-    if active is not None and active.due:
+def _unfinished(conversation: Conversation) -> tuple[Run | None, list[Run]]:
+    """The active run, and those that wait: who was withdrawn is dismissed. Raises Due."""
+    runs = list(conversation.runs.filter(state__in=Run.UNFINISHED))
+    active = next((run for run in runs if run.active), None)
+    if active is not None and Run.objects.filter(is_due(), pk=active.pk).exists():
         raise Due
-    return active  # type: ignore[no-any-return]
+    waiting = [run for run in runs if not run.active]
+    dismiss(run for run in waiting if run.stop_requested)
+    return active, [run for run in waiting if not run.stop_requested]
 
 
 def _check_waiting(active: Run, when_busy: str, *, patient: bool) -> None:

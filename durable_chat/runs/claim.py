@@ -44,24 +44,28 @@ class Fenced(Exception):
 def begin(
     conversation: Conversation, run: Run, asked: Message, *, holder: str, lease_seconds: float
 ) -> Claim:
-    """Take a locked conversation, in which nothing is active, for a run that answers what was asked."""
+    """Take a locked conversation, in which nothing is active, for a run, new or not, that answers `asked`."""
     raise_epoch(conversation)
-    Run.objects.filter(pk=run.pk).update(
-        state=Run.State.RUNNING,
-        epoch=conversation.epoch,
-        start_offset=conversation.offset,
-        holder=holder,
-        lease_expires_at=from_now(lease_seconds),
-    )
-    before = conversation.messages.visible().filter(position__lt=asked.position)
-    messages = (*(row.value() for row in before), asked.value())
-    replaces = conversation.messages.visible().filter(position__gt=asked.position).exists()
+    taken = {
+        "state": Run.State.RUNNING,
+        "epoch": conversation.epoch,
+        "start_offset": conversation.offset,
+        "holder": holder,
+        "lease_expires_at": from_now(lease_seconds),
+    }
+    for name, value in taken.items():
+        setattr(run, name, value)
+    new = run._state.adding
+    run.save(force_insert=new, update_fields=None if new else taken)
+    others = [each for each in conversation.messages.visible().placed() if each[0] != asked.position]
+    before = [message for position, message in others if position < asked.position]
+    messages = (*before, asked.value())
     return _claimed(
         conversation,
         run,
         messages,
         shown=messages if asked.visible else messages[:-1],
-        opening=opening(messages, echoed=asked.visible, replaces=replaces),
+        opening=opening(messages, echoed=asked.visible, replaces=len(before) < len(others)),
     )
 
 
@@ -121,4 +125,4 @@ def _claimed(conversation: Conversation, run: Run, messages: tuple[Turned, ...],
 
 
 def _visible(conversation: Conversation) -> tuple[Turned, ...]:
-    return tuple(row.value() for row in conversation.messages.visible())
+    return tuple(message for _, message in conversation.messages.visible().placed())

@@ -53,6 +53,8 @@ async def ended(claim: Claim, state: Run.State) -> None:
 
 
 async def _tell(signal: Signal, claim: Claim, **extra: str) -> None:
+    if not signal.has_listeners(Run):
+        return
     named = {"run_id": claim.run_id, "conversation_id": claim.conversation_id}
     try:
         await in_thread(signal.send_robust, Run, **named, **extra)  # Django logs the receivers that fail

@@ -15,7 +15,7 @@ from durable_chat.connections import in_database
 from durable_chat.exceptions import Unavailable
 from durable_chat.keys import ModelKey, key_of
 from durable_chat.messages import Prompt, Turn
-from durable_chat.models import Run
+from durable_chat.models import Conversation, Run
 from durable_chat.runs import claim as claims
 from durable_chat.runs import ends, heart, journal, progress, workers
 from durable_chat.runs.admission import Due, Ending, Existing, Queued, admit
@@ -46,7 +46,7 @@ class Tended:
     begun: str | None
 
 
-async def send(conversation_id: str, turn: Turn, *, own_keys: Mapping[str, ModelKey] = NO_KEYS) -> str:
+async def send(conversation: Conversation, turn: Turn, *, own_keys: Mapping[str, ModelKey] = NO_KEYS) -> str:
     """Begin the run that answers a turn, or find the one that does or will; its id. On the background loop.
 
     Returns when the echo and RUN_STARTED are durable, or the message's place in the line. The user's own keys
@@ -55,9 +55,9 @@ async def send(conversation_id: str, turn: Turn, *, own_keys: Mapping[str, Model
     task = asyncio.current_task()
     assert task is not None
     heart.keep(task)
-    found = await _admit(conversation_id, turn)
+    found = await _admit(conversation, turn)
     if isinstance(found, Queued):
-        await _wait(conversation_id, found)
+        await _wait(conversation.pk, found)
     if not isinstance(found, Claim):
         return found.run_id
     execution = _begin(found, own_keys)
@@ -69,18 +69,18 @@ async def send(conversation_id: str, turn: Turn, *, own_keys: Mapping[str, Model
     return found.run_id
 
 
-async def _admit(conversation_id: str, turn: Turn) -> Claim | Queued | Existing:
+async def _admit(conversation: Conversation, turn: Turn) -> Claim | Queued | Existing:
     if departure.begun:
         raise Unavailable("This server is about to end: try again in a moment.")
     deadline = time.monotonic() + ENDING_SECONDS
     _check_backends()
     with suppress(StreamError):  # a service that is away may be back in time for the run
-        await mend(conversation_id)
+        await mend(conversation.pk, seen=conversation)
     while True:
         try:
             return await in_database(
                 admit,
-                conversation_id,
+                conversation.pk,
                 turn,
                 holder=holder(),
                 lease_seconds=conf.get().lease_seconds,
@@ -90,7 +90,7 @@ async def _admit(conversation_id: str, turn: Turn) -> Claim | Queued | Existing:
         except Ending as ending:
             await _release_of(ending.run_id)
         except Due:
-            await tend(conversation_id)
+            await tend(conversation.pk)
 
 
 async def _wait(conversation_id: str, queued: Queued) -> None:

@@ -19,15 +19,16 @@ from durable_chat.streams.protocol.offsets import START
 log = logging.getLogger(__name__)
 
 
-async def mend(conversation_id: str) -> None:
+async def mend(conversation_id: str, *, seen: Conversation | None = None) -> None:
     """See to it that a conversation's stream is there, and holds all that its rows tell.
 
     A stream that is not there, or ends before the rows do, is lost: the site was moved to another service, or
     the service has lost it. While a run is at work nothing is done; it finds out by itself, and ends. Two who
-    do this at once do it once, and who comes after one who died in it goes on with it. Raises StreamError.
+    do this at once do it once, and who comes after one who died in it goes on with it. `seen` is the row, if
+    the caller has just read it. Raises StreamError.
     """
     streams = backends.get_streams()
-    place = await in_database(_place, conversation_id)
+    place = (seen.stream_path, seen.offset) if seen else await in_database(_place, conversation_id)
     if place is None or not await _is_lost(streams, *place):
         return
     if place[1] != START:
@@ -73,7 +74,7 @@ def _rows(conversation_id: str) -> tuple[str, str, Sequence[Message]]:
         conversation = lock(conversation_id)
         if conversation is None:
             raise StreamNotFound
-        messages = [row.value() for row in conversation.messages.visible()]
+        messages = [message for _, message in conversation.messages.visible().placed()]
         return conversation.stream_path, conversation.offset, messages
 
 

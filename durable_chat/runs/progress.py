@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.db import transaction
+from django.db.models import BooleanField, ExpressionWrapper, Q
 from django.db.models.functions import Now
 
 from durable_chat.messages import Message as Turned
@@ -19,10 +20,9 @@ def accepted(claim: Claim, offset: str) -> None:
     """
     with transaction.atomic():
         _advance(claim, offset)
-        asked = Message.objects.filter(answers=claim.run_id).get()
-        later = Message.objects.filter(conversation_id=claim.conversation_id, position__gt=asked.position)
-        later.update(visible=False)
-        Message.objects.filter(pk=asked.pk).update(visible=True)
+        asked = Message.objects.filter(answers=claim.run_id).values_list("position", flat=True).get()
+        since = Message.objects.filter(conversation_id=claim.conversation_id, position__gte=asked)
+        since.update(visible=ExpressionWrapper(Q(position=asked), BooleanField()))
 
 
 def hand_over(claim: Claim) -> bool:

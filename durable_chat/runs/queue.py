@@ -1,9 +1,10 @@
 """Messages that wait while their conversation is busy: durable, in order, begun by whoever finds it free."""
 
+from collections.abc import Iterable
+
 from django.db import transaction
 from django.db.models import Max, Q
 from django.db.models.functions import Now
-from django.db.models.query import QuerySet
 
 from durable_chat.models import Conversation, Message, Run
 from durable_chat.runs import journal
@@ -55,9 +56,11 @@ def withdraw(conversation_id: str, name: str) -> bool:
         return dismiss(conversation.runs.queued().filter(named))
 
 
-def dismiss(waiting: "QuerySet[Run]") -> bool:
+def dismiss(waiting: Iterable[Run]) -> bool:
     """End waiting runs of a locked conversation; what was never said is forgotten. Whether there were any."""
     runs = list(waiting)
+    if not runs:
+        return False
     names = [run.pk for run in runs]
     for run in runs:
         journal.note_waiting(run, Run.State.STOPPED)

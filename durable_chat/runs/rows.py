@@ -77,3 +77,9 @@ def unattended() -> "QuerySet[Run]":
     waits = Q(state=Run.State.QUEUED) & (Q(stop_requested=True) | ~Exists(busy))
     runs: QuerySet[Run] = Run.objects.filter(is_due() | is_overdue() | waits, state__in=Run.UNFINISHED)
     return runs
+
+
+def is_unattended(conversation_id: str) -> bool:
+    """Whether one of its runs needs somebody: a dear question, and most have no run to ask it of."""
+    unfinished = Run.objects.filter(conversation=conversation_id, state__in=Run.UNFINISHED)
+    return unfinished.exists() and unattended().filter(conversation=conversation_id).exists()

@@ -10,7 +10,6 @@ import orjson
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.db import InterfaceError, OperationalError, close_old_connections, connections, transaction
-from django.db.models import Exists, OuterRef
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.middleware.csrf import CsrfViewMiddleware
 from django.views import View
@@ -30,7 +29,7 @@ from durable_chat.exceptions import (
 from durable_chat.models import Conversation, Visitor
 from durable_chat.permissions import Action, visitor_of
 from durable_chat.runs import launch, loop, shutdown, sweep
-from durable_chat.runs.rows import unattended
+from durable_chat.runs.rows import is_unattended
 
 log = logging.getLogger(__name__)
 
@@ -97,14 +96,14 @@ async def authorise(visitor: Visitor, conversation_id: str, action: Action) -> C
     sweep.start()
     shutdown.watch()
     try:
-        conversation, answer = await in_database(_asked, visitor, conversation_id, action)
+        conversation, answer, left = await in_database(_asked, visitor, conversation_id, action)
         if isawaitable(answer):
             answer = await _awaited(answer)
     except PermissionDenied:
         raise NotFound(UNKNOWN) from None
     if conversation is None or answer is not True:
         raise NotFound(UNKNOWN)
-    if conversation.unattended and action != "delete":  # type: ignore[attr-defined]  # annotated below
+    if left and action != "delete":
         await _tended(conversation_id)
     return conversation
 
@@ -121,11 +120,13 @@ async def _tended(conversation_id: str) -> None:
 
 def _asked(
     visitor: Visitor, conversation_id: str, action: Action
-) -> tuple[Conversation | None, bool | Awaitable[bool]]:
-    """The conversation and the permission's answer, which an async one has yet to give."""
-    left = Exists(unattended().filter(conversation=OuterRef("pk")))
-    found = Conversation.objects.annotate(unattended=left).filter(pk=conversation_id).first()
-    return found, found is not None and backends.get_permission()(visitor, found, action)
+) -> tuple[Conversation | None, bool | Awaitable[bool], bool]:
+    """The conversation; what permission says, which an async one has yet to; whether a run needs somebody."""
+    found = Conversation.objects.filter(pk=conversation_id).first()
+    if found is None:
+        return None, False, False
+    left = is_unattended(conversation_id)
+    return found, backends.get_permission()(visitor, found, action), left
 
 
 async def _awaited(answer: Awaitable[bool]) -> bool:

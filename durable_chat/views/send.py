@@ -49,8 +49,8 @@ class SendView(ConversationView):
         if conf.get().create_on_send:
             await self._create(conversation_id)
         visitor = await in_database(visitor_of, request)
-        await authorise(visitor, conversation_id, "send")
-        run_id = await loop.call(launch.send, conversation_id, turn.signed(visitor.author), own_keys=keys)
+        conversation = await authorise(visitor, conversation_id, "send")
+        run_id = await loop.call(launch.send, conversation, turn.signed(visitor.author), own_keys=keys)
         if turn.dialect == "ai-sdk":
             return self._pointer(stream_url(conversation_id, run_id), run_id)
         if self.mode == "await":
