@@ -84,3 +84,11 @@ async def test_one_that_something_went_wrong_with_is_not_used_again(site: None) 
         with pytest.raises(DatabaseError):
             await in_database(fails)
     assert len({id(connection) for connection in seen}) == 8
+
+
+async def test_one_of_a_pool_goes_back_at_once(site: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = await promptly(used)
+    with monkeypatch.context() as patched:
+        patched.setitem(kept.settings_dict["OPTIONS"], "pool", True)
+        await promptly(used)
+    assert kept.connection is None
