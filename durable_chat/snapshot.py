@@ -13,6 +13,7 @@ from django.db.models.functions import Cast, JSONObject
 from django.db.models.query import QuerySet
 
 from durable_chat import models
+from durable_chat.chunks import Decoder
 from durable_chat.connections import in_database
 from durable_chat.marks import mark_of, outward
 from durable_chat.messages import Message
@@ -88,11 +89,11 @@ def _taken(conversation_id: str, message: Callable[[str, str, str, str, datetime
         return datetime.fromisoformat(text).replace(tzinfo=zone)  # which the database writes it in
 
     _, title, path, offset, metadata, created_at, updated_at, active_run, waits, last = rows[0]
-    ended = json.loads(last) if last and active_run is None else {}
+    ended = _read(last) if last and active_run is None else {}
     return Snapshot(
         id=conversation_id,
         title=title,
-        metadata=json.loads(metadata),
+        metadata=_read(metadata),
         created_at=at(created_at),
         updated_at=at(updated_at),
         messages=tuple(
@@ -142,8 +143,12 @@ def _failure(run_id: str, state: str, notice: str) -> Failure:
     return Failure(run_id, state == Run.State.STOPPED, notice)
 
 
+def _read(text: str) -> Any:
+    return json.loads(text, cls=Decoder)
+
+
 def _value(id: str, role: str, parts: str, metadata: str, at: datetime) -> Message:
-    return Message(id, role, tuple(json.loads(parts)), json.loads(metadata), at)
+    return Message(id, role, tuple(_read(parts)), _read(metadata), at)
 
 
 def _stored(id: str, role: str, parts: str, metadata: str, at: datetime) -> dict[str, Any]:
