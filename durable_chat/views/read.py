@@ -30,6 +30,7 @@ from durable_chat.streams.protocol.errors import (
     from_response,
 )
 from durable_chat.streams.protocol.exchange import Body, Request, Response
+from durable_chat.streams.protocol.headers import matches
 from durable_chat.streams.protocol.offsets import START
 from durable_chat.views.base import ID, ApiView, checked_id
 from durable_chat.views.run_view import read_run
@@ -158,7 +159,7 @@ async def _tagged(response: Response, known: str) -> Response:
         return response
     tag = f'"{blake2s(response.headers["etag"].encode(), digest_size=16).hexdigest()}"'
     headers = {**response.headers, "etag": tag}
-    if tag not in known:
+    if not matches(known, tag):
         return replace(response, headers=headers)
     await response.aclose()
     return Response(304, headers)

@@ -50,6 +50,12 @@ def asks_to_close(headers: Mapping[str, str]) -> bool:
     return headers.get(STREAM_CLOSED, "").lower() == "true"
 
 
+def matches(if_none_match: str, tag: str) -> bool:
+    """Whether a reader who sends this ``If-None-Match`` has what ``tag`` stands for."""
+    known = {candidate.strip().removeprefix("W/") for candidate in if_none_match.split(",")}
+    return tag in known or "*" in known
+
+
 def media_type(content_type: str) -> str:
     """What content types are compared by: ``type/subtype`` in lower case, without parameters."""
     return content_type.partition(";")[0].strip().lower()

@@ -5,6 +5,7 @@ from durable_chat.streams.hub import Hub
 from durable_chat.streams.pages import describe, etag
 from durable_chat.streams.protocol.errors import BadRequest
 from durable_chat.streams.protocol.exchange import Request, Response
+from durable_chat.streams.protocol.headers import matches
 from durable_chat.streams.protocol.offsets import NOW, START
 from durable_chat.streams.server.options import Options
 
@@ -30,12 +31,6 @@ async def _catch_up(hub: Hub, request: Request, *, offset: str, options: Options
     if offset == NOW:
         return Response(200, {**headers, "cache-control": "no-store"}, frame.body)
     headers |= {"cache-control": options.cache_control, "etag": etag(frame)}
-    known = request.headers.get("if-none-match")
-    if known is not None and _matches(known, headers["etag"]):
+    if matches(request.headers.get("if-none-match", ""), headers["etag"]):
         return Response(304, headers)
     return Response(200, headers, frame.body)
-
-
-def _matches(if_none_match: str, tag: str) -> bool:
-    known = {candidate.strip().removeprefix("W/") for candidate in if_none_match.split(",")}
-    return tag in known or "*" in known
