@@ -275,6 +275,32 @@ async def test_a_run_by_long_poll(chatter: Chatter, get: Any) -> None:
     assert "".join(item.get("delta", "") for item in items) == words(20)
 
 
+async def test_whoever_asks_beyond_the_end_of_a_run_is_told_the_end(chatter: Chatter, get: Any) -> None:
+    location = (await chatter.submit("words=3"))["Location"]
+    await chatter.idle()
+    for offset in ("now", "9" * 16):
+        async with get(chatter.http, f"{location}&offset={offset}") as answer:
+            assert (await answer.json(), answer.headers["stream-closed"]) == ([], "true")
+            end = answer.headers["stream-next-offset"]
+        async with get(chatter.http, f"{location}&offset={offset}&live=sse") as answer:
+            ((name, control),) = [event async for event in answer.events()]
+        assert (name, control["streamNextOffset"], control["streamClosed"]) == ("control", end, True)
+
+
+async def test_a_run_from_now_on(chatter: Chatter, get: Any) -> None:
+    location = (await chatter.submit("words=1000 delay=10"))["Location"]
+    async with get(chatter.http, f"{location}&offset=now&live=sse") as answer:
+        events = answer.events()
+        name, before = await anext(events)
+        assert (name, before.get("streamClosed", False)) == ("control", False)
+        await chatter.post(f"/api/chat/{chatter.id}/stop", {})
+        items = [item async for name, data in events if name == "data" for item in data]
+    await chatter.idle()
+    async with get(chatter.http, f"{location}&offset={before['streamNextOffset']}") as answer:
+        assert await answer.json() == items
+    assert items[-1]["type"] == "abort"
+
+
 async def test_a_head_of_a_live_read_ends(chatter: Chatter) -> None:
     response = await chatter.http.head(f"/api/chat-stream?id={chatter.id}&offset=-1&live=sse")
     assert response.status_code == 200

@@ -21,7 +21,7 @@ from durable_chat.streams.protocol.offsets import NOW, START
 from durable_chat.views.recounting import recount
 from durable_chat.views.waiting import is_withdrawn, until_withdrawn, withdrawal
 
-_OFFSET: Final = re.compile(r"\d{16}")
+_OFFSET: Final = re.compile("[0-9]{16}")
 
 
 @dataclass(slots=True)
@@ -67,18 +67,21 @@ async def read_run(
     """
     position = _Position(AISDK().transcoder(run.pk), _had(query.get("offset", START)))
     live, cursor, path = query.get("live"), query.get("cursor"), conversation.stream_path
+    now = query.get("offset") == NOW
     if is_withdrawn(run):
         return _at_once([withdrawal(run)], position, live=live)
     if run.start_offset == Run.LOST:
-        # Its chunks were counted in another stream: whoever had some is told no more than the end.
+        # Its chunks were counted in another stream: whoever had some, or wants none, is told only the end.
         told = await in_database(recount, run)
-        return _at_once(told[-1:] if position.had else told, replace(position, had=0), live=live)
+        return _at_once(told[-1:] if position.had or now else told, replace(position, had=0), live=live)
     start = run.start_offset or conversation.offset
-    if live == "sse":
+    if live == "sse" and not now:
         return await _sse(streams, path, start, position=position, cursor=cursor, run=run)
     items, tail = await _caught_up(streams, path, start, position=position)
-    if query.get("offset") == NOW:
+    if now:
         items, position.had = [], position.count
+    if live == "sse":
+        return await _sse(streams, path, tail, position=position, cursor=cursor, run=run)
     headers = {}
     if live and not items and not position.transcoder.done:
         ask = {"live": live, "offset": tail} | ({"cursor": cursor} if cursor else {})
@@ -163,8 +166,8 @@ class _Live:
         return data + self._control(orjson.loads(event.data))
 
     def _behind(self) -> bool:
-        """Still within what the reader has: nothing to tell, not even that it is up to date."""
-        return self._position.count < self._position.had
+        """Still within what the reader has: nothing to tell but the end, not even that it is up to date."""
+        return self._position.count < self._position.had and not self._position.transcoder.done
 
     def _control(self, told: dict[str, object]) -> bytes:
         self._closed = done = self._position.transcoder.done
