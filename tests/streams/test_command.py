@@ -82,6 +82,10 @@ class TestList:
         ]
         assert run("list", "--prefix", "c") == ("", "")
 
+    def test_a_name_is_one_that_a_stream_can_have(self) -> None:
+        for given in (("list", "--prefix", "\udcff"), ("show", "\udcff"), ("show", "a\0")):
+            assert "not a name that a stream can have" in str(refused(*given))
+
     def test_a_limit_is_a_number(self) -> None:
         assert "not a number above 0" in str(refused("list", "--limit", "0"))
 

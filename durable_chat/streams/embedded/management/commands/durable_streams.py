@@ -45,12 +45,12 @@ class Command(BaseCommand):
         def verb(name: str, about: str, *, path: bool = True) -> CommandParser:
             added: CommandParser = verbs.add_parser(name, help=about, description=about, epilog=_EXITS)
             if path:
-                added.add_argument("path", help="the stream's path below the server's root")
+                added.add_argument("path", type=_name, help="the stream's path below the server's root")
             added.add_argument("--json", action="store_true", help="print JSON, one object a line")
             return added
 
         listing = verb("list", "List streams, sorted by path.", path=False)
-        listing.add_argument("--prefix", default="", help="only those whose path begins so")
+        listing.add_argument("--prefix", type=_name, default="", help="only those whose path begins so")
         listing.add_argument("--limit", type=_count, help="at most so many")
         verb("show", "Show a stream's state.")
         append = verb("append", "Append stdin: a JSON message a line to a JSON stream, bytes to any other.")
@@ -159,6 +159,12 @@ def _agreed(question: str) -> bool:
     if not sys.stdin.isatty():
         raise CommandError("Nobody is there to be asked: say --yes.", returncode=_REFUSED)
     return input(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
+
+
+def _name(text: str) -> str:
+    if not text.isprintable():  # bytes that are no UTF-8, for one
+        raise ArgumentTypeError("not a name that a stream can have")
+    return text
 
 
 def _count(text: str) -> int:
