@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from django.test import Client, modify_settings, override_settings
 from django.urls import path
 
 from durable_chat.streams.embedded import admin, process
+from durable_chat.streams.embedded.postgres import PostgresStore
 from durable_chat.streams.protocol.expiry import Expiry
 from durable_chat.streams.protocol.forks import Fork
 from durable_chat.streams.stores.base import Batch, NewStream
+from tests.streams.postgres import Schema
 
 site = AdminSite(name="staff")
 admin.add_to(site)
@@ -109,6 +112,18 @@ def test_the_store_may_be_unavailable(visit: Callable[..., Any], tmp_path: Path)
         response = visit(PAGE)
     assert response.status_code == 503
     assert "unavailable" in response.content.decode()
+
+
+def test_a_name_that_the_database_cannot_look_for(
+    visit: Callable[..., Any], schema: Schema, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(PostgresStore(schema.parameters)) as store:
+        monkeypatch.setattr(process, "store", lambda: store)
+        for query in ("q=%00", "after=%00"):
+            response = visit(f"{PAGE}?{query}")
+            assert response.status_code == 400
+            assert "cannot hold that name" in response.content.decode()
+        assert visit(PAGE).status_code == 200
 
 
 @pytest.mark.parametrize("user", [None, {"is_staff": False}, {"is_staff": True, "is_active": False}])

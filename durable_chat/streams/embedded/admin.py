@@ -14,7 +14,7 @@ from django.views.decorators.http import require_safe
 
 from durable_chat.streams.embedded import process
 from durable_chat.streams.embedded.descriptions import describe
-from durable_chat.streams.protocol.errors import Unavailable
+from durable_chat.streams.protocol.errors import StreamError
 
 PAGE: Final = 100
 URL_NAME: Final = "durable_streams"
@@ -55,11 +55,13 @@ def _entry(site: AdminSite) -> dict[str, Any]:
 def streams(request: HttpRequest, site: AdminSite) -> HttpResponse:
     """A page of streams: ``q`` is how their paths begin, ``after`` the last path of the page before."""
     prefix, after = request.GET.get("q", "").strip(), request.GET.get("after", "")
-    found, problem = [], ""
+    found, problem, status = [], "", 200
     try:
         found = async_to_sync(process.store().scan)(prefix=prefix, after=after, limit=PAGE + 1)
-    except (Unavailable, ImproperlyConfigured) as error:
-        problem = str(error)
+    except StreamError as error:
+        problem, status = str(error), error.status
+    except ImproperlyConfigured as error:
+        problem, status = str(error), 503
     shown = [describe(listed) for listed in found[:PAGE]]
     further = urlencode({"q": prefix, "after": shown[-1]["path"]}) if len(found) > PAGE else ""
     context = {
@@ -72,7 +74,6 @@ def streams(request: HttpRequest, site: AdminSite) -> HttpResponse:
         "problem": problem,
     }
     request.current_app = site.name
-    status = 503 if problem else 200
     return TemplateResponse(request, "admin/durable_streams/streams.html", context, status=status)
 
 
