@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlparse
 
-from channels.security.websocket import AllowedHostsOriginValidator, OriginValidator
+from channels.security.websocket import AllowedHostsOriginValidator, OriginValidator, WebsocketDenier
 
 from durable_chat import conf
 
@@ -20,7 +20,14 @@ def guarded(application: Any) -> Any:
     Without that setting, of any but ALLOWED_HOSTS. Browsers send the cookie along whoever opens a WebSocket.
     """
     origins = conf.get().allowed_origins
-    return OriginValidator(application, origins) if origins else AllowedHostsOriginValidator(application)
+    guard = OriginValidator(application, origins) if origins else AllowedHostsOriginValidator(application)
+
+    async def guarding(scope: Any, receive: Any, send: Any) -> None:
+        named = [value.decode("latin-1") for name, value in scope["headers"] if name == b"origin"]
+        door: Any = guard if all(map(_is_readable, named)) else WebsocketDenier()
+        await door(scope, receive, send)
+
+    return guarding
 
 
 def shared_with(origin: str) -> Mapping[str, str]:
@@ -33,11 +40,16 @@ def shared_with(origin: str) -> Mapping[str, str]:
     if not origins:
         return {}
     headers = {"vary": "Origin"}
-    try:
-        known = validator(None, origins).valid_origin(urlparse(origin))
-    except ValueError:  # no such port
-        known = False
-    if not known:
+    if not (_is_readable(origin) and validator(None, origins).valid_origin(urlparse(origin))):
         return headers
     allowed = {"access-control-allow-origin": origin, "access-control-allow-credentials": "true"}
     return headers | allowed | {"access-control-expose-headers": EXPOSED}
+
+
+def _is_readable(origin: str) -> bool:
+    """Whether Channels can compare this origin: what has no such host or port is nobody's."""
+    try:
+        urlparse(origin).port  # noqa: B018
+    except ValueError:
+        return False
+    return True

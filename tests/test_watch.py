@@ -299,6 +299,8 @@ async def test_a_host_that_authenticates_otherwise(
         ("http://app.example.com", False),
         ("https://app.example.com:444", False),
         ("https://app.example.com:x", False),
+        ("https://app.example.com:99999999", False),
+        ("https://[", False),
         ("https://app.example.com.evil.example", False),
         ("null", False),
         ("http://localhost", False),
@@ -306,9 +308,8 @@ async def test_a_host_that_authenticates_otherwise(
 )
 async def test_allowed_origins(chatter: Chatter, settings: Any, origin: str, allowed: bool) -> None:
     settings.DURABLE_CHAT = {"ALLOWED_ORIGINS": ["https://app.example.com", "https://.sub.example.com"]}
-    if origin != "https://app.example.com:x":
-        async with Socket(chatter, f"/ws/chat/{chatter.id}", origin=origin) as socket:
-            assert socket.connected is allowed
+    async with Socket(chatter, f"/ws/chat/{chatter.id}", origin=origin) as socket:
+        assert socket.connected is allowed
     async with bare(chatter.http, f"/api/chat-stream?id={chatter.id}&offset=-1", origin=origin) as answer:
         assert answer.headers["vary"] == "Origin"
         assert answer.headers.get("access-control-allow-origin") == (origin if allowed else None)
