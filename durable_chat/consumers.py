@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
 from functools import partial
@@ -152,6 +153,7 @@ async def frames(conversation: Conversation, resume: str) -> AsyncIterator[str]:
 
 
 _ID: Final = '{"id":"'  # what a frame begins with
+_NUMBER: Final = re.compile("[0-9]{1,16}")
 
 
 def _texts(batch: Frame) -> list[str]:
@@ -181,6 +183,6 @@ def _parsed(resume: str) -> tuple[str, int]:
     offset, dot, number = resume.rpartition(".")
     if not dot:
         return resume, 0
-    if not number.isdecimal() or offset in ("", NOW):
+    if not _NUMBER.fullmatch(number) or offset in ("", NOW):
         raise BadRequest(f"{resume!r} is not the id of a chunk.")
     return offset, int(number) + 1

@@ -119,14 +119,15 @@ async def test_a_stranger_is_accepted_and_closed_with_4404(chatter: Chatter) -> 
 
 
 async def test_an_offset_that_was_never_issued(chatter: Chatter) -> None:
-    for offset in ("x,y", "1.x", ".1", "-1.-3", "-1.99999", "now.4"):
+    for offset in ("x,y", "1.x", ".1", "-1.-3", "-1.99999", "now.4", "-1.%D9%A1", "-1." + "9" * 5000):
         async with Socket(chatter, f"/ws/chat/{chatter.id}?offset={offset}") as socket:
             assert await socket.closed_with() == 4400
 
 
 async def test_another_sites_page_is_refused(chatter: Chatter) -> None:
-    async with Socket(chatter, f"/ws/chat/{chatter.id}", origin="https://evil.example") as socket:
-        assert not socket.connected
+    for origin in ("https://evil.example", "https://[", "https://localhost:99999999"):
+        async with Socket(chatter, f"/ws/chat/{chatter.id}", origin=origin) as socket:
+            assert not socket.connected
 
 
 async def test_a_socket_of_the_hosts_own_goes_to_the_host() -> None:

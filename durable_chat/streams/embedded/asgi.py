@@ -24,6 +24,7 @@ Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _WITH_BODY: Final = frozenset({"PUT", "POST"})
 _WITHOUT_LENGTH: Final = frozenset({204, 304})
+_DIGITS: Final = 19  # of a length: as many are too large already, and Python does not count thousands
 
 
 class _Disconnected(Exception):
@@ -77,7 +78,7 @@ class StreamsApplication:
         return path.removeprefix(self.root).strip("/")
 
     async def _body(self, announced: str, receive: Receive) -> bytes:
-        if announced.isdecimal() and int(announced) > self.max_body:
+        if announced.isdecimal() and int(announced[:_DIGITS]) > self.max_body:
             raise PayloadTooLarge
         pieces: list[bytes] = []
         size, more = 0, True
