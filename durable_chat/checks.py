@@ -44,8 +44,7 @@ def check_sessions(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
     """Visitors are known by their session and their login."""
     missing = [app for app in NEEDED_APPS if not apps.is_installed(app)]
     return [
-        Error(f"durable_chat needs {app!r} in INSTALLED_APPS, with its middleware.", id="durable_chat.E004")
-        for app in missing
+        Error(f"durable_chat needs {app!r} in INSTALLED_APPS.", id="durable_chat.E004") for app in missing
     ]
 
 

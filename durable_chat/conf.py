@@ -6,7 +6,8 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib import import_module
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 from django.conf import settings as django_settings
 from django.contrib.sessions.backends.base import SessionBase
@@ -19,6 +20,7 @@ from durable_chat.streams.protocol.secrets import Secret, StreamsSecret
 NAME = "DURABLE_CHAT"
 SERVICE_ID = re.compile(r"([A-Za-z0-9_~-][A-Za-z0-9._~-]*)?")
 ELECTRIC_CLOUD = "https://api.electric-sql.cloud"
+MOST: Final = 2**31 - 1  # seconds or bytes: what clocks, columns and reads take
 KINDS = {
     str: "a string",
     bool: "True or False",
@@ -78,7 +80,7 @@ class TasksSettings:
 class Settings:
     """Everything a host can say. Seconds and bytes where a name ends so.
 
-    A field's metadata may bound its values: `choices`, or `least` with or without `most`.
+    A field's metadata may bound its values: `choices`, or `least` and, if it is not MOST, `most`.
     """
 
     streams: StreamsSettings = field(default_factory=StreamsSettings)
@@ -145,7 +147,7 @@ def problems(value: Any) -> Iterator[str]:
             if value.get(key, wanted) != wanted:
                 yield f'{NAME}["USER_KEYS"] other than "forbidden" needs {NAME}["{key}"] to be "{wanted}".'
     origins = value.get("ALLOWED_ORIGINS", ())
-    if _fits(origins, ()) and not all(origin.startswith(("https://", "http://")) for origin in origins):
+    if _fits(origins, ()) and not all(map(_is_url, origins)):
         yield f'{NAME}["ALLOWED_ORIGINS"] lists origins, such as "https://app.example.com".'
 
 
@@ -159,8 +161,8 @@ def _of_the_service(streams: Mapping[str, Any]) -> Iterator[str]:
             f"{where} is incomplete: beside {' and '.join(said)} there is no {' and no '.join(missing)}. "
             "Set both DS_SERVICE_ID and DS_SECRET, or none of these to use the embedded server."
         )
-    if isinstance(url, str) and url and not url.startswith(("https://", "http://")):
-        yield f'{where}["ELECTRIC_URL"] must begin with https:// or http://.'
+    if isinstance(url, str) and url and not _is_url(url):
+        yield f'{where}["ELECTRIC_URL"] must be https:// or http://, a host and, if need be, a port.'
     if isinstance(url, str) and "/v1/stream" in url:
         yield (
             f'{where}["ELECTRIC_URL"] is the root of the service, without /v1/stream; the id of the service '
@@ -168,6 +170,24 @@ def _of_the_service(streams: Mapping[str, Any]) -> Iterator[str]:
         )
     if isinstance(service_id, str) and not SERVICE_ID.fullmatch(service_id):
         yield f'{where}["DS_SERVICE_ID"] is one segment of a path, of A-Z, a-z, 0-9, ".", "_", "~" and "-".'
+    for key in ("DS_SECRET", "DS_READ_SECRET"):
+        secret = streams.get(key)
+        if isinstance(secret, str) and not _fits_a_header(secret):
+            yield f'{where}["{key}"] must be printable ASCII, with no space or line break around it.'
+
+
+def _is_url(text: str) -> bool:
+    """Whether there can be something at this address."""
+    try:
+        url = urlsplit(text)
+        known = url.scheme in ("https", "http") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        return False
+    return known and text.isprintable() and set(" ?#").isdisjoint(text)
+
+
+def _fits_a_header(secret: str) -> bool:
+    return secret.isascii() and secret.isprintable() and secret == secret.strip()
 
 
 def _problems(kind: type[Any], raw: Any, where: str) -> Iterator[str]:
@@ -193,13 +213,11 @@ def _problems(kind: type[Any], raw: Any, where: str) -> Iterator[str]:
 
 def _out_of_bounds(value: Any, bounds: Mapping[str, Any], where: str) -> Iterator[str]:
     """What a field's metadata says of its values: `choices`, or the `least` and the `most`."""
-    choices, least, most = bounds.get("choices", [value]), bounds.get("least"), bounds.get("most")
+    choices, least, most = bounds.get("choices", [value]), bounds.get("least"), bounds.get("most", MOST)
     if value not in choices:
         yield f"{where} must be one of {', '.join(map(repr, choices))}, not {value!r}."
-    if most is not None and not least <= value <= most:
+    if least is not None and not least <= value <= most:
         yield f"{where} must be from {least} to {most}."
-    elif least is not None and not value >= least:
-        yield f"{where} must be at least {least}."
 
 
 def _build(kind: type[S], raw: Mapping[str, Any]) -> S:

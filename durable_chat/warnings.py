@@ -4,11 +4,14 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterable, Iterator, Mapping, Sequence
 from inspect import isfunction
+from ipaddress import ip_address
 from typing import Any, Final, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
 from channels.security.websocket import OriginValidator
 from django.apps import AppConfig
+from django.contrib.auth.middleware import AuthenticationMiddleware
+from django.contrib.sessions.middleware import SessionMiddleware
 from django.core.checks import CheckMessage, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS, connections
@@ -20,7 +23,6 @@ from durable_chat.streams.embedded import conf as embedded
 
 log = logging.getLogger(__name__)
 
-LOOPBACK: Final = ("localhost", "127.", "::1")
 HOLDING: Final = ("django.middleware.gzip.GZipMiddleware", "django.middleware.http.ConditionalGetMiddleware")
 SECRETS: Final = (
     (conf.NAME, "STREAMS", "DS_SECRET"),
@@ -48,6 +50,7 @@ def check_deployment(app_configs: Sequence[AppConfig] | None = None, **kwargs: A
         _odd_provider,
         _meeting_writers,
         _open_streams,
+        _missing_middleware,
     )
     return [found for doubt in doubts for found in doubt()]
 
@@ -59,9 +62,16 @@ def _warning(number: int, problem: str, hint: str) -> CheckMessage:
 def _plain_http() -> Iterator[CheckMessage]:
     streams = conf.get().streams
     url = urlsplit(streams.electric_url)
-    if streams.remote and url.scheme == "http" and not (url.hostname or "").startswith(LOOPBACK):
+    if streams.remote and url.scheme == "http" and not _is_loopback(url.hostname or ""):
         problem = f"DS_SECRET and every message go to {url.hostname} unencrypted."
         yield _warning(1, problem, 'Let DURABLE_CHAT["STREAMS"]["ELECTRIC_URL"] begin with https://.')
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _open_websocket() -> Iterator[CheckMessage]:
@@ -172,3 +182,19 @@ def _open_streams() -> Iterator[CheckMessage]:
     if not conf.host("DEBUG") and isinstance(streams, Mapping) and streams.get("ANONYMOUS"):
         problem = "Anybody may read and write every stream, and so every conversation, at /v1/stream/."
         yield _warning(10, problem, 'Leave DURABLE_STREAMS["ANONYMOUS"] out; name tokens instead.')
+
+
+def _missing_middleware() -> Iterator[CheckMessage]:
+    """No error: a host whose users come by a token may know them by a middleware of its own."""
+    used = [_imported(name) for name in conf.host("MIDDLEWARE") or ()]
+    for needed in (SessionMiddleware, AuthenticationMiddleware):
+        if not any(isinstance(kind, type) and issubclass(kind, needed) for kind in used):
+            problem = f"There is no {needed.__name__} in MIDDLEWARE, so the views do not know their visitors."
+            yield _warning(11, problem, f"Add {needed.__module__}.{needed.__name__}.")
+
+
+def _imported(name: str) -> Any:
+    try:
+        return import_string(name)
+    except ImportError:
+        return None  # Django says so

@@ -8,6 +8,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
+from django.test import modify_settings
 
 from durable_chat import checks, conf
 from durable_chat.keys import ModelKey
@@ -28,11 +29,39 @@ pytestmark = pytest.mark.django_db
         ({"LEASE_SECONDS": "15"}, ["LEASE_SECONDS", "a number", "str"]),
         ({"LEASE_SECONDS": 0.1}, ["LEASE_SECONDS", "from 1 to"]),
         ({"LEASE_SECONDS": float("inf")}, ["LEASE_SECONDS", "from 1 to"]),
-        ({"MAX_BODY_BYTES": -1}, ["MAX_BODY_BYTES", "at least 1"]),
-        ({"STREAMS": {"ELECTRIC_URL": "streams.example"}}, ["ELECTRIC_URL", "https://"]),
+        *[
+            ({key: value}, [key, "must be from"])
+            for key in ("RUN_SECONDS", "SILENCE_SECONDS", "DRAIN_SECONDS", "SWEEP_SECONDS")
+            for value in (-1, float("inf"), float("nan"), 10**400)
+        ],
+        ({"TASKS": {"AGAIN_SECONDS": float("inf")}}, ["AGAIN_SECONDS", "from 0.1 to"]),
+        ({"MAX_BODY_BYTES": -1}, ["MAX_BODY_BYTES", "from 1 to"]),
+        ({"MAX_BODY_BYTES": 10**30}, ["MAX_BODY_BYTES", "from 1 to"]),
+        ({"MAX_RUNS": float("inf")}, ["MAX_RUNS", "a whole number"]),
+        *[
+            ({"STREAMS": {"ELECTRIC_URL": url}}, ["ELECTRIC_URL", "https://"])
+            for url in (
+                "streams.example",
+                "http://[",
+                "https://",
+                "https://streams.example:99999",
+                "https://streams.example:0",
+                "https://streams.example\n",
+                "https://streams.example?a=b",
+                "https://streams example",
+            )
+        ],
+        *[
+            ({"STREAMS": {"DS_SERVICE_ID": "svc", "DS_SECRET": "s", key: secret}}, [key, "printable ASCII"])
+            for key in ("DS_SECRET", "DS_READ_SECRET")
+            for secret in ("s3cret\n", " s3cret", "s3\0cret", "s3crét")
+        ],
         ({"PERMISSION": "durable_chat.permissions.SESSION_KEY"}, ["PERMISSION", "called"]),
         ({"PERMISSION": "tests.conftest.words"}, ["PERMISSION", "does not take"]),
-        ({"ALLOWED_ORIGINS": ["*"]}, ["ALLOWED_ORIGINS", "https://app"]),
+        *[
+            ({"ALLOWED_ORIGINS": [origin]}, ["ALLOWED_ORIGINS", "https://app"])
+            for origin in ("*", "https://", "https://[", "https://app.example.com:99999")
+        ],
         ({"ALLOWED_ORIGINS": "https://a.example"}, ["ALLOWED_ORIGINS", "list", "str"]),
         ({"ALLOWED_ORIGINS": [7]}, ["ALLOWED_ORIGINS", "list"]),
         ({"REAUTHORISE_SECONDS": 0}, ["REAUTHORISE_SECONDS", "from 0.1 to"]),
@@ -66,15 +95,22 @@ def test_check_names_the_problem(settings: Any, raw: Any, words: list[str]) -> N
         call_command("check")
     for word in words:
         assert word in str(caught.value)
+    assert "s3c" not in str(caught.value)
 
 
 def test_missing_addresses_are_an_error(settings: Any) -> None:
     settings.ROOT_URLCONF = "tests.test_conf"
-    with pytest.raises(SystemCheckError, match=r"include\(\"durable_chat.urls\"\)"):
+    with pytest.raises(SystemCheckError, match=r"E003(?s:.*)include\(\"durable_chat.urls\"\)"):
         call_command("check")
 
 
 urlpatterns: list[Any] = []  # a host that forgot
+
+
+@modify_settings(INSTALLED_APPS={"remove": "django.contrib.sessions"})
+def test_missing_sessions_are_an_error() -> None:
+    with pytest.raises(SystemCheckError, match=r"E004.*'django.contrib.sessions' in INSTALLED_APPS"):
+        call_command("check")
 
 
 def test_first_use_names_it_too(settings: Any) -> None:

@@ -7,6 +7,7 @@ import pytest
 from channels.auth import AuthMiddlewareStack
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import AllowedHostsOriginValidator
+from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.core.asgi import get_asgi_application
 from django.core.checks import run_checks
 from django.db import connections
@@ -62,7 +63,15 @@ def tokens(write: str, read: str) -> dict[str, Any]:
 
 
 def middleware(*names: str) -> dict[str, Any]:
-    return {"MIDDLEWARE": [*names, "django.middleware.common.CommonMiddleware"]}
+    return {"MIDDLEWARE": [*names, "django.middleware.common.CommonMiddleware", SESSIONS, LOGINS]}
+
+
+SESSIONS = "django.contrib.sessions.middleware.SessionMiddleware"
+LOGINS = "django.contrib.auth.middleware.AuthenticationMiddleware"
+
+
+class Logins(AuthenticationMiddleware):
+    """A host's own."""
 
 
 MEMORY = {"DURABLE_STREAMS": {"STORE": "memory"}}
@@ -74,6 +83,8 @@ MEMORY = {"DURABLE_STREAMS": {"STORE": "memory"}}
     [
         ("W001", remote("http://streams.example"), remote("https://streams.example")),
         ("W001", remote("http://10.0.0.1:4437"), remote("http://127.0.0.1:4437")),
+        ("W001", remote("http://localhost.evil.example"), remote("http://localhost:4437")),
+        ("W001", remote("http://127.evil.example"), remote("http://[::1]:4437")),
         ("W002", asgi("opened"), asgi("guarded")),
         ("W002", asgi("by_hand"), asgi("within")),
         ("W002", asgi("opened"), asgi("nothing")),
@@ -92,6 +103,8 @@ MEMORY = {"DURABLE_STREAMS": {"STORE": "memory"}}
         ("W008", provider("text"), provider("answering")),
         ("W010", {"DURABLE_STREAMS": {"ANONYMOUS": True}}, {"DURABLE_STREAMS": {"ANONYMOUS": False}}),
         ("W010", {"DURABLE_STREAMS": {"ANONYMOUS": True}}, {"DEBUG": True}),
+        ("W011", {"MIDDLEWARE": [SESSIONS]}, {"MIDDLEWARE": [SESSIONS, f"{__name__}.Logins"]}),
+        ("W011", {"MIDDLEWARE": [LOGINS, "no.such.one"]}, middleware()),
     ],
 )
 def test_each_warning_and_its_cure(

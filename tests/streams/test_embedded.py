@@ -158,6 +158,11 @@ class TestSettings:
             {"MAX_BODY": True},
             {"SSE_SECONDS": "60"},
             {"SSE_SECONDS": float("nan")},
+            {"SSE_SECONDS": float("inf")},
+            {"MAX_BODY": float("inf")},
+            {"RECENT_BYTES": float("inf")},
+            {"RECENT_BYTES": -1},
+            {"LONG_POLL_SECONDS": 10**400},
             {"LONG_POLL_SECONDS": -1},
         ],
     )

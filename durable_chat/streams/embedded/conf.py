@@ -1,5 +1,6 @@
 """``DURABLE_STREAMS``: the settings of the embedded server, read here and nowhere else."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -22,6 +23,7 @@ T = TypeVar("T")
 
 _APP: Final = "durable_chat.streams.embedded"
 _STORES: Final = ("auto", "sqlite", "postgres", "memory")
+_MOST: Final = sys.maxsize  # and not without end
 _DJANGOS: Final = frozenset({"context", "cursor_factory", "prepare_threshold"})
 
 _DEFAULTS: Final[Mapping[str, Any]] = {
@@ -121,7 +123,7 @@ class _Values:
 
     def number(self, key: str, *, at_least: float) -> float:
         value = self.given[key]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= at_least:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not at_least <= value <= _MOST:
             raise _wrong(key, f"a number, {at_least} or more")
         return value
 
