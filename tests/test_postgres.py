@@ -24,6 +24,7 @@ AGAIN = [
         "sharing",
         "numbers",
         "snapshot",
+        "bad_input",
     )
 ]
 THERE_ALONE = "tests/crossing.py"

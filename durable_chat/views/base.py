@@ -9,7 +9,14 @@ from typing import Any, ClassVar
 import orjson
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
-from django.db import InterfaceError, OperationalError, close_old_connections, connections, transaction
+from django.db import (
+    DataError,
+    InterfaceError,
+    OperationalError,
+    close_old_connections,
+    connections,
+    transaction,
+)
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.middleware.csrf import CsrfViewMiddleware
 from django.views import View
@@ -198,7 +205,7 @@ def refusal_of(error: Exception) -> ChatError:
     match error:
         case ChatError():
             return error
-        case SuspiciousOperation():  # more parameters than Django takes, for one
+        case SuspiciousOperation() | DataError():  # more parameters than Django takes; a NUL in a cookie
             return BadInput("The request is malformed.")
         case OperationalError() | InterfaceError():
             log.warning("the database is away: %s", type(error).__name__)
