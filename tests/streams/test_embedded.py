@@ -152,6 +152,7 @@ class TestSettings:
             {"SQLITE_PATH": 1},
             {"SYNCHRONOUS": "OFF"},
             {"WRITE_TOKEN": b"s3cret"},
+            {"WRITE_TOKEN": "s3cret\n"},
             {"READ_TOKEN": None},
             {"ANONYMOUS": "yes"},
             {"MAX_BODY": 0},

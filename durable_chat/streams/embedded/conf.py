@@ -71,8 +71,8 @@ def parse(given: Mapping[str, Any]) -> StreamsConf:
         sqlite_path=None if postgres else _sqlite_path(values),
         synchronous=cast(Synchronous, values.choice("SYNCHRONOUS", ("FULL", "NORMAL"))),
         access=Access(
-            write_token=values.text("WRITE_TOKEN"),
-            read_token=values.text("READ_TOKEN"),
+            write_token=values.token("WRITE_TOKEN"),
+            read_token=values.token("READ_TOKEN"),
             anonymous=values.flag("ANONYMOUS"),
         ),
         max_body=int(values.number("MAX_BODY", at_least=1)),
@@ -115,8 +115,11 @@ class _Values:
             raise _wrong(key, f"one of {', '.join(map(repr, allowed))}")
         return str(self.given[key])
 
-    def text(self, key: str) -> str:
-        return self._of_type(key, str, "a string")
+    def token(self, key: str) -> str:
+        text = self._of_type(key, str, "a string")
+        if text != text.strip():  # as of a file that ends its line: no request can bring that
+            raise _wrong(key, "a string without space or line break around it")
+        return text
 
     def flag(self, key: str) -> bool:
         return self._of_type(key, bool, "True or False")
