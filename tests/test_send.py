@@ -325,6 +325,17 @@ async def test_a_form_is_not_a_body(chatter: Chatter) -> None:
     assert (response.status_code, list(response.json())) == (400, ["error"])
 
 
+@pytest.mark.parametrize("trigger", ["submit-message", "regenerate-message"])
+async def test_an_answer_is_not_answered(chatter: Chatter, trigger: str) -> None:
+    """The AI SDK names the answer to be replaced beside the messages, which end with the user's."""
+    await chatter.submit("words=2", id="m-1")
+    await chatter.idle()
+    before = await chatter.hydrate()
+    refused = await chatter.submit("words=2", id=before["messages"][-1]["id"], trigger=trigger)
+    assert (refused.status_code, list(refused.json())) == (409, ["error"])
+    assert await chatter.hydrate() == before
+
+
 async def test_a_get_says_which_address_reads(chatter: Chatter) -> None:
     response = await chatter.http.get(f"/api/chat?id={chatter.id}")
     assert response.status_code == 405

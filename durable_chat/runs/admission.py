@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from django.db import transaction
 
 from durable_chat.exceptions import Busy, Conflict, NotFound
-from durable_chat.messages import Message as Turned
 from durable_chat.messages import Turn
 from durable_chat.models import Conversation, Message, Run
 from durable_chat.runs import journal
@@ -103,7 +102,7 @@ def _enqueue(run: Run, active: Run | None, when_busy: str) -> Queued:
 
 def _existing(known: Message, turn: Turn) -> Existing | None:
     """The rule of idempotence by the user message's id; None when a new run may begin."""
-    if turn.trigger != "regenerate" and _differs(known, turn.message):
+    if _differs(known, turn):
         raise Conflict(
             "This conversation has another message with this id: send the new text under a new id."
         )
@@ -115,8 +114,10 @@ def _existing(known: Message, turn: Turn) -> Existing | None:
     return Existing(last.pk) if last is not None else None
 
 
-def _differs(known: Message, message: Turned) -> bool:
-    return (known.role, tuple(known.parts)) != (message.role, message.parts)
+def _differs(known: Message, turn: Turn) -> bool:
+    """Who regenerates need not repeat what was asked, but cannot ask for an answer to an answer."""
+    says_other = turn.trigger != "regenerate" and tuple(known.parts) != turn.message.parts
+    return known.role != turn.message.role or says_other
 
 
 def _add_user_message(conversation: Conversation, turn: Turn) -> Message:
