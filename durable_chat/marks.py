@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Final
 
 import orjson
@@ -50,7 +49,7 @@ def marked(mark: str, response: Response) -> Response:
     if STREAM_NEXT_OFFSET in told:
         told[STREAM_NEXT_OFFSET] = outward(mark, told[STREAM_NEXT_OFFSET])
     body = response.body if isinstance(response.body, bytes) else _Marked(response.body, mark)
-    return replace(response, headers=told, body=body)
+    return response._replace(headers=told, body=body)
 
 
 class _Marked:

@@ -1,7 +1,6 @@
 """What `mount` makes: live reads, WebSockets and the embedded server beside Django, as bare ASGI."""
 
 import logging
-from dataclasses import replace
 from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
@@ -80,7 +79,7 @@ async def _answer(scope: Scope, send: Send, who: Who) -> None:
     except Exception as error:  # noqa: BLE001 - each is answered
         response = _refusal(refusal_of(error))
     shared = {**response.headers, **origins.shared_with(sent.get("origin", ""))}
-    async with replace(response, headers=shared) as told:
+    async with response._replace(headers=shared) as told:
         await send_response(told, scope, send)
 
 

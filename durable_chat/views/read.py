@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from dataclasses import replace
 from functools import partial
 from hashlib import blake2s
 from typing import Any, Final
@@ -160,7 +159,7 @@ async def _tagged(response: Response, known: str) -> Response:
     tag = f'"{blake2s(response.headers["etag"].encode(), digest_size=16).hexdigest()}"'
     headers = {**response.headers, "etag": tag}
     if not matches(known, tag):
-        return replace(response, headers=headers)
+        return response._replace(headers=headers)
     await response.aclose()
     return Response(304, headers)
 

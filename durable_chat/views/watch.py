@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import AsyncIterator
-from dataclasses import replace
 
 from durable_chat import conf
 from durable_chat.authentication import Who
@@ -59,7 +58,7 @@ class Watch:
         A long poll has waited before its first byte.
         """
         if not isinstance(response.body, bytes):
-            return replace(response, body=_Watched(response.body, self))
+            return response._replace(body=_Watched(response.body, self))
         await self.renew()
         return response
 

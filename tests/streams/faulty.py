@@ -3,7 +3,6 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from dataclasses import replace
 
 from durable_chat.streams.protocol.errors import Unavailable
 from durable_chat.streams.protocol.exchange import Handler, Request, Response
@@ -95,6 +94,6 @@ def cut_after(keep: int, *, hang: bool = False, seen: list[CutBody] | None = Non
         body = CutBody(response, keep, hang=hang)
         if seen is not None:
             seen.append(body)
-        return replace(response, body=body)
+        return response._replace(body=body)
 
     return fault

@@ -1,7 +1,6 @@
 """What every store does: the same cases for each (see test_stores.py)."""
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -45,7 +44,7 @@ def messages(data: bytes, length: int, **fields: Any) -> Append:
 
 
 def by(producer: str, epoch: int, seq: int, append: Append) -> Append:
-    return replace(append, producer=ProducerStamp(producer, epoch, seq))
+    return append._replace(producer=ProducerStamp(producer, epoch, seq))
 
 
 async def read_all(store: StreamStore, path: str, *, limit: int = ALL) -> bytes:

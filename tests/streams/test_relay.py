@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import replace
 from itertools import pairwise
 from unittest.mock import patch
 
@@ -294,7 +293,7 @@ async def test_a_page_that_breaks_is_no_page(line: Faulty, writer: StreamClient,
             yield b"[1,"
             raise Unavailable("The connection broke.")
 
-        return replace(await handler(request), body=body())  # type: ignore[arg-type]
+        return (await handler(request))._replace(body=body())  # type: ignore[arg-type]
 
     line.plan.append(torn)
     assert (await relay(ask("-1", None))).status == 503

@@ -1,7 +1,5 @@
 """The order of checks: what an append meets first, second and last."""
 
-from dataclasses import replace
-
 import pytest
 
 from durable_chat.streams.protocol.errors import (
@@ -24,31 +22,31 @@ OPEN = Stream(
     last_seq="b", touched=0.0,
 )  # fmt: skip
 CLOSER = ProducerStamp("p", 1, 3)
-CLOSED = replace(OPEN, closed=True)
-CLOSED_BY_P = replace(CLOSED, closed_by=CLOSER)
+CLOSED = OPEN._replace(closed=True)
+CLOSED_BY_P = CLOSED._replace(closed_by=CLOSER)
 KNOWN = ProducerState(1, 3)
 WORD = Append(Batch(b"word", 4), content_type="text/plain")
 NOTHING = Append(close=True)
 
 
 def by(epoch: int, seq: int, append: Append = WORD) -> Append:
-    return replace(append, producer=ProducerStamp("p", epoch, seq))
+    return append._replace(producer=ProducerStamp("p", epoch, seq))
 
 
 @pytest.mark.parametrize(
     ("stream", "append", "verdict"),
     [
         (OPEN, WORD, True),
-        (OPEN, replace(WORD, close=True), True),
+        (OPEN, WORD._replace(close=True), True),
         (OPEN, NOTHING, True),
-        (OPEN, replace(WORD, content_type="TEXT/plain; charset=x"), True),
-        (OPEN, replace(WORD, content_type="application/json"), ContentTypeMismatch),
-        (OPEN, replace(NOTHING, content_type="application/json"), True),
-        (OPEN, replace(WORD, stream_seq="c"), True),
-        (OPEN, replace(WORD, stream_seq="b"), SequenceRegression),
-        (OPEN, replace(WORD, stream_seq="B"), SequenceRegression),
-        (OPEN, replace(WORD, stream_seq="a10"), SequenceRegression),
-        (replace(OPEN, last_seq=None), replace(WORD, stream_seq=""), True),
+        (OPEN, WORD._replace(content_type="TEXT/plain; charset=x"), True),
+        (OPEN, WORD._replace(content_type="application/json"), ContentTypeMismatch),
+        (OPEN, NOTHING._replace(content_type="application/json"), True),
+        (OPEN, WORD._replace(stream_seq="c"), True),
+        (OPEN, WORD._replace(stream_seq="b"), SequenceRegression),
+        (OPEN, WORD._replace(stream_seq="B"), SequenceRegression),
+        (OPEN, WORD._replace(stream_seq="a10"), SequenceRegression),
+        (OPEN._replace(last_seq=None), WORD._replace(stream_seq=""), True),
         (OPEN, by(1, 4), True),
         (OPEN, by(1, 3), False),
         (OPEN, by(1, 5), ProducerGap),
@@ -56,19 +54,19 @@ def by(epoch: int, seq: int, append: Append = WORD) -> Append:
         (OPEN, by(2, 1), InvalidEpochStart),
         (OPEN, by(2, 0, NOTHING), True),
         # The content type is looked at before the producer, a repeat before Stream-Seq.
-        (OPEN, by(0, 0, replace(WORD, content_type="a/b")), ContentTypeMismatch),
-        (OPEN, by(1, 3, replace(WORD, stream_seq="a")), False),
-        (OPEN, by(0, 0, replace(WORD, stream_seq="a")), StaleEpoch),
-        (OPEN, by(1, 4, replace(WORD, stream_seq="a")), SequenceRegression),
+        (OPEN, by(0, 0, WORD._replace(content_type="a/b")), ContentTypeMismatch),
+        (OPEN, by(1, 3, WORD._replace(stream_seq="a")), False),
+        (OPEN, by(0, 0, WORD._replace(stream_seq="a")), StaleEpoch),
+        (OPEN, by(1, 4, WORD._replace(stream_seq="a")), SequenceRegression),
         # Closed comes first of all, but for the request that closed it, and for closing once more.
         (CLOSED, WORD, StreamClosed),
-        (CLOSED, replace(WORD, content_type="a/b", stream_seq="a"), StreamClosed),
-        (CLOSED, replace(WORD, close=True), StreamClosed),
+        (CLOSED, WORD._replace(content_type="a/b", stream_seq="a"), StreamClosed),
+        (CLOSED, WORD._replace(close=True), StreamClosed),
         (CLOSED, NOTHING, False),
         (CLOSED, by(1, 3), StreamClosed),
         (CLOSED, by(1, 3, NOTHING), StreamClosed),
         (CLOSED_BY_P, by(1, 3), False),
-        (CLOSED_BY_P, by(1, 3, replace(WORD, close=True, content_type="a/b")), False),
+        (CLOSED_BY_P, by(1, 3, WORD._replace(close=True, content_type="a/b")), False),
         (CLOSED_BY_P, by(1, 3, NOTHING), False),
         (CLOSED_BY_P, by(1, 4), StreamClosed),
         (CLOSED_BY_P, by(0, 9), StreamClosed),
@@ -112,7 +110,7 @@ def test_create_where_there_is_one(new: NewStream, same: bool) -> None:
 
 
 def test_what_an_append_leaves() -> None:
-    append = replace(by(1, 4), close=True, stream_seq="c")
+    append = by(1, 4)._replace(close=True, stream_seq="c")
     after = rules.apply_append(OPEN, append, now=9.0)
     assert (after.tail, after.closed, after.closed_by) == (8, True, append.producer)
     assert (after.last_seq, after.touched, after.tag) == ("c", 9.0, "t")

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable
 from contextlib import suppress
-from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -51,10 +50,10 @@ def comparable(answer: object) -> object:
     """Without what each store draws for itself."""
     match answer:
         case Created() | Appended() | Page():
-            return replace(answer, stream=comparable(answer.stream))
+            return answer._replace(stream=comparable(answer.stream))
         case Stream():
             # A store may note reads behind its answers; tables of expiry say what follows from them.
-            return replace(answer, tag="", touched=0.0)
+            return answer._replace(tag="", touched=0.0)
         case StreamError():
             return type(answer), answer.headers
     return answer

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 from urllib.parse import parse_qsl, unquote
 
@@ -109,7 +109,7 @@ class StreamsApplication:
             return response
         host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
         url = f"{scope.get('scheme', 'http')}://{host}{scope.get('root_path', '')}{self.root}{location}"
-        return replace(response, headers={**response.headers, "location": url})
+        return response._replace(headers={**response.headers, "location": url})
 
 
 async def send_response(response: Response, scope: Scope, send: Send) -> None:

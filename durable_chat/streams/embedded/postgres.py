@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -175,4 +174,4 @@ def _fork(new: NewStream, fork: Fork, source: Row | None, drain: Drain) -> NewSt
 def _note_use(path: str, stream: Stream, drain: Drain) -> None:
     row = drain.find(path)
     if row is not None and row.stream.tag == stream.tag and row.stream.touched < stream.touched:
-        drain.update(path, replace(row.stream, touched=stream.touched))
+        drain.update(path, row.stream._replace(touched=stream.touched))

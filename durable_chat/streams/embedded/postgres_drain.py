@@ -1,7 +1,7 @@
 """All that is queued, as one transaction: look up and lock, decide in memory, write at once."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
@@ -217,7 +217,7 @@ class Drain:
 
     def delete(self, path: str) -> None:
         """Delete a stream: now, or once its last fork has ended."""
-        row = self.update(path, replace(self._there(path).row.stream, deleted=True))
+        row = self.update(path, self._there(path).row.stream._replace(deleted=True))
         self.moved[path] = None
         self._forget(row.id)
         while rules.is_left(row.stream):

@@ -1,8 +1,7 @@
 """The PostgreSQL store's rows, and the statements that read them."""
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from psycopg.types.numeric import Int8
 
@@ -58,8 +57,7 @@ _ENDED: Final = "SELECT path FROM durable_streams_stream WHERE ends <= %s ORDER 
 Batches: TypeAlias = Iterable[tuple[int, int, bytes]]
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """A stream and the key of its row."""
 
     id: int

@@ -1,9 +1,10 @@
 """The seam: a server is a function from a Request to a Response, wherever it runs."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Protocol, Self, TypeAlias
+from types import MappingProxyType, TracebackType
+from typing import Final, NamedTuple, Protocol, Self, TypeAlias
+
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Body(Protocol):
@@ -14,8 +15,7 @@ class Body(Protocol):
     async def aclose(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """One request to a streams server.
 
     ``path`` is the stream's name below the server's root, decoded and without a leading slash; the names of
@@ -25,17 +25,16 @@ class Request:
 
     method: str
     path: str
-    query: Mapping[str, str] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = _NONE
+    headers: Mapping[str, str] = _NONE
     body: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(NamedTuple):
     """One answer, closed by whoever receives it (``async with``). Names of ``headers`` are in lower case."""
 
     status: int
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = _NONE
     body: bytes | Body = b""
 
     async def read(self) -> bytes:

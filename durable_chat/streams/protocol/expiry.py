@@ -3,9 +3,8 @@
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from durable_chat.streams.protocol.errors import BadRequest
 from durable_chat.streams.protocol.headers import STREAM_EXPIRES_AT, STREAM_TTL
@@ -17,8 +16,7 @@ _RFC3339: Final = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Expiry:
+class Expiry(NamedTuple):
     """At most one of the two is set: ``ttl`` in seconds, ``expires_at`` as the RFC 3339 text that came."""
 
     ttl: int | None = None

@@ -1,8 +1,7 @@
 """Idempotent producers: which batch is new, which is a repeat, which is refused (section 5.2.1)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from durable_chat.streams.protocol.errors import BadRequest, InvalidEpochStart, ProducerGap, StaleEpoch
 from durable_chat.streams.protocol.headers import PRODUCER_EPOCH, PRODUCER_ID, PRODUCER_SEQ
@@ -10,8 +9,7 @@ from durable_chat.streams.protocol.headers import PRODUCER_EPOCH, PRODUCER_ID, P
 _LARGEST: Final = 2**53 - 1  # what JavaScript counts to without loss
 
 
-@dataclass(frozen=True, slots=True)
-class ProducerStamp:
+class ProducerStamp(NamedTuple):
     """What a producer says of one batch: who it is, its generation, the batch's number in it."""
 
     producer_id: str
@@ -19,8 +17,7 @@ class ProducerStamp:
     seq: int
 
 
-@dataclass(frozen=True, slots=True)
-class ProducerState:
+class ProducerState(NamedTuple):
     """What a stream remembers of one producer: its epoch and the last seq that was accepted in it."""
 
     epoch: int

@@ -1,7 +1,5 @@
 """The server's one function, and the way from a method to what carries it out."""
 
-from dataclasses import replace
-
 from durable_chat.streams.hub import Hub, StoreSource
 from durable_chat.streams.live import LONG_POLL_SECONDS, SSE_SECONDS
 from durable_chat.streams.protocol.errors import (
@@ -51,7 +49,7 @@ class StreamServer:
             response = _for_browsers(await self._answer(request))
         except StreamError as error:
             response = refusal(error)
-        return response if request.method != "HEAD" else replace(response, body=b"")
+        return response if request.method != "HEAD" else response._replace(body=b"")
 
     async def _answer(self, request: Request) -> Response:
         if request.method == "OPTIONS":

@@ -1,8 +1,7 @@
 """What a store keeps and answers: the interface, and the values that cross it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 from durable_chat.streams.protocol.expiry import Expiry
 from durable_chat.streams.protocol.forks import Fork
@@ -10,8 +9,7 @@ from durable_chat.streams.protocol.headers import is_json
 from durable_chat.streams.protocol.producers import ProducerStamp, ProducerState
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(NamedTuple):
     """What one request appends. It is stored as it is and read back whole.
 
     ``data`` is the messages of a JSON stream joined by commas, or the bytes of any other; ``length`` is how
@@ -22,30 +20,27 @@ class Batch:
     length: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class NewStream:
+class NewStream(NamedTuple):
     """What a PUT asks for (section 5.1). A fork without a content type has its source's (section 4.2)."""
 
     content_type: str
-    expiry: Expiry = field(default_factory=Expiry)
-    batch: Batch = field(default_factory=Batch)
+    expiry: Expiry = Expiry()
+    batch: Batch = Batch()
     closed: bool = False
     fork: Fork | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Append:
+class Append(NamedTuple):
     """What a POST asks for (section 5.2). An empty batch with ``close`` only closes."""
 
-    batch: Batch = field(default_factory=Batch)
+    batch: Batch = Batch()
     content_type: str = ""
     close: bool = False
     producer: ProducerStamp | None = None
     stream_seq: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Stream:
+class Stream(NamedTuple):
     """The state of a stream at one moment.
 
     ``tag`` is drawn at random when the stream is created, which tells a stream that was created anew at the
@@ -81,16 +76,14 @@ class Stream:
         return None if self.deleted else self.expiry.ends(touched=self.touched)
 
 
-@dataclass(frozen=True, slots=True)
-class Created:
+class Created(NamedTuple):
     """``new`` is False when a stream of the same configuration was there already."""
 
     stream: Stream
     new: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(NamedTuple):
     """``new`` is False when the request had been carried out before. ``producer`` is its state after it."""
 
     stream: Stream
@@ -98,8 +91,7 @@ class Appended:
     producer: ProducerState | None
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(NamedTuple):
     """One consistent snapshot: batches in a row from ``start`` on, and the stream as it was then.
 
     ``pieces[i]`` are the bytes of the batch after which the position is ``ends[i]``.

@@ -6,7 +6,7 @@ import time
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from itertools import chain, islice
 from typing import Final
@@ -187,7 +187,7 @@ class MemoryStore:
 
     def _drop(self, path: str, kept: _Kept) -> None:
         """Delete a stream: now, or once its last fork has ended."""
-        kept.stream = replace(kept.stream, deleted=True)
+        kept.stream = kept.stream._replace(deleted=True)
         kept.producers.clear()
         self._waiters.wake(path, None)
         while rules.is_left(kept.stream):
@@ -228,4 +228,4 @@ class MemoryStore:
     def _touch(self, kept: _Kept) -> None:
         now = self._clock()
         if rules.touch_due(kept.stream, now=now):
-            kept.stream = replace(kept.stream, touched=now)
+            kept.stream = kept.stream._replace(touched=now)

@@ -35,7 +35,7 @@ def create(new: NewStream, *, now: float) -> Stream:
         touched=now,
         fork=new.fork,
     )
-    return replace(stream, tail=stream.start + new.batch.length)
+    return stream._replace(tail=stream.start + new.batch.length)
 
 
 def check_create(stream: Stream, new: NewStream, *, source: Stream | None = None) -> None:
@@ -79,16 +79,14 @@ def fork(new: NewStream, fork: Fork, following: Page) -> NewStream:
     """
     source, length = following.stream, following.end - following.start
     part = forks.part(source.content_type, following.data, length=length, sub_offset=fork.sub_offset)
-    return replace(
-        _inherit(new, source),
+    return _inherit(new, source)._replace(
         batch=_joined(source.joint, Batch(part, fork.sub_offset), new.batch),
         fork=replace(fork, position=following.start),
     )
 
 
 def _inherit(new: NewStream, source: Stream) -> NewStream:
-    return replace(
-        new,
+    return new._replace(
         content_type=new.content_type or source.content_type,
         expiry=forks.inherit(new.expiry, source.expiry),
     )
@@ -122,12 +120,12 @@ def page(stream: Stream, start: int, following: Iterable[tuple[int, int, bytes]]
 
 def forked(source: Stream) -> Stream:
     """The source once it has one fork more."""
-    return replace(source, forks=source.forks + 1)
+    return source._replace(forks=source.forks + 1)
 
 
 def released(source: Stream) -> Stream:
     """The source once it has one fork less; ``is_left`` says whether it is to be erased too."""
-    return replace(source, forks=source.forks - 1)
+    return source._replace(forks=source.forks - 1)
 
 
 def check_there(stream: Stream, *, now: float) -> None:
@@ -172,8 +170,7 @@ def _check_closed(stream: Stream, append: Append) -> bool:
 
 def apply_append(stream: Stream, append: Append, *, now: float) -> Stream:
     """The state after an append that ``check_append`` let through."""
-    return replace(
-        stream,
+    return stream._replace(
         tail=stream.tail + append.batch.length,
         closed=append.close,
         closed_by=append.producer if append.close else None,

@@ -3,9 +3,8 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from itertools import chain
-from typing import Final
+from typing import Final, NamedTuple
 
 from durable_chat.streams.protocol import forks
 from durable_chat.streams.protocol.expiry import Expiry
@@ -21,8 +20,7 @@ _BATCHES: Final = (
 _BEHIND_ALL: Final = "\U0010ffff"  # no path holds it: it is not printable
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """A stream and the key of its row."""
 
     id: int

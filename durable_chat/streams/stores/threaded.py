@@ -5,7 +5,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from threading import Thread
 from typing import Any, Generic, TypeVar
@@ -45,7 +44,7 @@ class ThreadedStore(ABC, Generic[R, W]):
             page = await self._reads.ask(partial(self._read, path, position, limit=limit))
         now = self._clock()
         if rules.touch_due(page.stream, now=now):  # noted behind the answer: no reader waits for the writer
-            self._writes.tell(self._touch(path, replace(page.stream, touched=now)))
+            self._writes.tell(self._touch(path, page.stream._replace(touched=now)))
         return page
 
     async def wait(self, path: str, position: int, *, timeout: float) -> None:

@@ -7,7 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from durable_chat.streams.protocol.errors import StreamError, Unavailable
@@ -63,7 +63,7 @@ class Transaction:
         self.moved[path] = None
         self.written.append((path, None))
         self.erased = True
-        row = Row(row.id, replace(row.stream, deleted=True))
+        row = Row(row.id, row.stream._replace(deleted=True))
         while rules.is_left(row.stream):
             tables.erase(self.connection, row)
             source = tables.source_of(self.connection, row.stream)
