@@ -10,7 +10,7 @@ from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from types import TracebackType
-from typing import Any, Final, Protocol, Self, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, Self, TypeAlias, TypeVar
 
 import orjson
 
@@ -29,14 +29,7 @@ _SILENCE_SECONDS: Final = 15.0
 _LONG_SECONDS: Final = 3600.0
 
 
-@dataclass(frozen=True)
-class Frame:
-    """What lies between two offsets, and the stream as it was then. All readers are given the same one.
-
-    ``body`` is what a plain read answers; ``tag`` tells a stream from another that took its path; ``ttl`` is
-    its time to live in seconds, if it has one. Without slots, as a frame keeps what it was once encoded to.
-    """
-
+class _Between(NamedTuple):
     tag: str
     content_type: str
     start: str
@@ -45,6 +38,14 @@ class Frame:
     up_to_date: bool
     closed: bool
     ttl: int | None = None
+
+
+class Frame(_Between):
+    """What lies between two offsets, and the stream as it was then. All readers are given the same one.
+
+    ``body`` is what a plain read answers; ``tag`` tells a stream from another that took its path; ``ttl`` is
+    its time to live in seconds, if it has one. Without slots, as a frame keeps what it was once encoded to.
+    """
 
     @cached_property
     def data(self) -> bytes:
@@ -132,14 +133,14 @@ class StoreSource:
 def _frame(page: Page) -> Frame:
     stream = page.stream
     return Frame(
-        tag=stream.tag,
-        content_type=stream.content_type,
-        start=encode(page.start),
-        end=encode(page.end),
-        body=json_mode.array(page.data) if is_json(stream.content_type) else page.data,
-        up_to_date=page.up_to_date,
-        closed=page.closed,
-        ttl=stream.expiry.ttl,
+        stream.tag,
+        stream.content_type,
+        encode(page.start),
+        encode(page.end),
+        json_mode.array(page.data) if is_json(stream.content_type) else page.data,
+        page.up_to_date,
+        page.closed,
+        stream.expiry.ttl,
     )
 
 

@@ -52,7 +52,7 @@ def cursor(request: Request) -> str:
 
 
 def _issue(echoed: str | None) -> str:
-    jitter = random.randint(1, cursors.MAX_JITTER)  # noqa: S311 - spreads cache keys, keeps no secret
+    jitter = random.randint(1, cursors.MAX_JITTER) if echoed else 0  # noqa: S311 - spreads cache keys
     return cursors.issue(echoed, now=time.time(), jitter=jitter)
 
 

@@ -4,9 +4,12 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, MutableMapping
 from typing import Any
+from urllib.parse import parse_qsl
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from durable_chat.streams.embedded.asgi import StreamsApplication
 from durable_chat.streams.protocol.errors import Forbidden, Unauthorized
@@ -182,6 +185,20 @@ class TestPaths:
         visit.scope["type"] = "websocket"
         with pytest.raises(ValueError, match="websocket"):
             await visit.to(door())
+
+
+@given(st.text("offset=&;+%2B\u00e9", max_size=12))
+async def test_parameters_are_those_of_the_url(query: str) -> None:
+    asked: list[Request] = []
+
+    async def handle(request: Request) -> Response:
+        asked.append(request)
+        return Response(204)
+
+    await Visit("GET", "/v1/stream/a", query=query).to(
+        StreamsApplication(handle, root="/v1/stream/", access=OPEN)
+    )
+    assert dict(asked[0].query) == dict(parse_qsl(query.encode().decode("latin-1"), keep_blank_values=True))
 
 
 class TestBodies:

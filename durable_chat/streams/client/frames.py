@@ -5,7 +5,7 @@ from base64 import b64decode
 from binascii import Error as NotBase64
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
@@ -174,7 +174,7 @@ def _frame(content_type: str, body: bytes, *, start: str, end: str, up_to_date: 
     """
     frame = Frame("", content_type, start, end, body, up_to_date, closed)
     empty = not (frame.messages if body and is_json(content_type) else body)
-    return replace(frame, start=end) if empty else frame
+    return frame._replace(start=end) if empty else frame
 
 
 def _joined(arrays: list[bytes]) -> bytes:

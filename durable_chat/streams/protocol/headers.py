@@ -1,6 +1,7 @@
 """The protocol's headers: their names, and what a request's mean (section 13.2)."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 STREAM_CLOSED: Final = "stream-closed"
@@ -56,6 +57,7 @@ def matches(if_none_match: str, tag: str) -> bool:
     return tag in known or "*" in known
 
 
+@lru_cache  # the same few, several times a request
 def media_type(content_type: str) -> str:
     """What content types are compared by: ``type/subtype`` in lower case, without parameters."""
     return content_type.partition(";")[0].strip().lower()

@@ -16,7 +16,7 @@ _ISSUED: Final = re.compile(rf"[0-9]{{{_WIDTH}}}")
 
 def encode(position: int) -> str:
     """The offset of a position."""
-    return f"{position:0{_WIDTH}d}"
+    return str(position).zfill(_WIDTH)
 
 
 def decode(offset: str) -> int | None:

@@ -30,7 +30,8 @@ async def _catch_up(hub: Hub, request: Request, *, offset: str, options: Options
     headers = describe(frame, cursor=live.cursor(request))
     if offset == NOW:
         return Response(200, {**headers, "cache-control": "no-store"}, frame.body)
-    headers |= {"cache-control": options.cache_control, "etag": etag(frame)}
-    if matches(request.headers.get("if-none-match", ""), headers["etag"]):
+    headers["cache-control"], headers["etag"] = options.cache_control, etag(frame)
+    known = request.headers.get("if-none-match")
+    if known is not None and matches(known, headers["etag"]):
         return Response(304, headers)
     return Response(200, headers, frame.body)

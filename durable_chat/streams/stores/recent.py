@@ -169,10 +169,13 @@ class Glance:
 
     def find(self, path: str) -> Stream | None:
         """What is kept at a path by now; ``None``: nothing, or it cannot be told so."""
-        with self._lock, suppress(sqlite3.Error):
-            if self._connection is not None:
+        with self._lock:
+            if self._connection is None:
+                return None
+            try:
                 return self._look(self._connection, path)
-        return None
+            except sqlite3.Error:
+                return None
 
     def _look(self, connection: sqlite3.Connection, path: str) -> Stream | None:
         (version,) = connection.execute("PRAGMA data_version").fetchone()
