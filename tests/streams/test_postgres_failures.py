@@ -221,27 +221,26 @@ class TestConnections:
         careless = "-c synchronous_commit=off -c default_transaction_isolation=serializable"
         parameters = schema.parameters()
         database = Database(partial(dict, parameters, options=f"{parameters['options']} {careless}"))
-        with database.connect("test", autocommit=False) as connection:
+        with database.connect("test") as connection:
             database.begin(connection)
             assert connection.execute("SHOW synchronous_commit").fetchone() == ("on",)
             assert connection.execute("SHOW transaction_isolation").fetchone() == ("read committed",)
 
-    @pytest.mark.parametrize("autocommit", [True, False], ids=["reading", "writing"])
-    def test_behind_a_pooler_keep_nothing_in_the_session(self, schema: Schema, autocommit: bool) -> None:
+    @pytest.mark.parametrize("writing", [False, True], ids=["reading", "writing"])
+    def test_behind_a_pooler_keep_nothing_in_the_session(self, schema: Schema, writing: bool) -> None:
         parameters = dict(schema.parameters(), assume_role="pg_monitor")
         parameters["options"] += " -c synchronous_commit=off"
         database = Database(lambda: parameters, pooled=True)
         told = "SELECT current_user, current_setting('synchronous_commit'), current_setting('lock_timeout')"
-        with database.connect("test", autocommit=autocommit) as connection:
+        with database.connect("test") as connection:
             before = connection.execute(told).fetchone()
-            connection.rollback()
-            if autocommit:
-                with database.reading(connection):
-                    within = connection.execute(told).fetchone()
-            else:
+            if writing:
                 database.begin(connection)
                 within = connection.execute(told).fetchone()
                 connection.commit()
+            else:
+                with database.reading(connection):
+                    within = connection.execute(told).fetchone()
             assert within == ("pg_monitor", "on", "5s")
             assert connection.execute(told).fetchone() == before
             assert before == ("postgres", "off", "0")

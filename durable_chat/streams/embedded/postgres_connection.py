@@ -55,8 +55,11 @@ class Database:
     pooled: bool = False
     busy_seconds: float = 5.0
 
-    def connect(self, role: str, *, autocommit: bool) -> Connection:
-        """A new connection: to write with, or if it commits by itself to read. Raises ``psycopg.Error``."""
+    def connect(self, role: str) -> Connection:
+        """A new connection, which commits each statement by itself until told to begin.
+
+        Raises ``psycopg.Error``.
+        """
         parameters = {**_DEFAULTS, **self.parameters()}
         parameters["application_name"] += f" {role}"
         parameters.pop("assume_role", None)
@@ -65,17 +68,18 @@ class Database:
             connection.prepare_threshold = None if self.pooled else 3
             if not self.pooled:
                 self._settle(connection, local=False)
-            connection.isolation_level = (
-                IsolationLevel.REPEATABLE_READ if autocommit else IsolationLevel.READ_COMMITTED
-            )
-            connection.autocommit = autocommit
+            connection.isolation_level = IsolationLevel.REPEATABLE_READ  # of a ``snapshot``
         except BaseException:
             connection.close()
             raise
         return connection
 
     def begin(self, connection: Connection) -> None:
-        """To be called first in each transaction that writes."""
+        """To be called first in each transaction that writes; ``COMMIT`` ends it.
+
+        In psycopg's own words each of the two would wait for an answer by itself, pipeline or not.
+        """
+        connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
         if self.pooled:
             self._settle(connection, local=True)
 

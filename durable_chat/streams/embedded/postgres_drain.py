@@ -8,7 +8,7 @@ import orjson
 from psycopg.types.numeric import Int8
 
 from durable_chat.streams.embedded import postgres_tables as tables
-from durable_chat.streams.embedded.postgres_connection import Connection, pipelined
+from durable_chat.streams.embedded.postgres_connection import Connection, Database, pipelined
 from durable_chat.streams.embedded.postgres_tables import COLUMNS, Row
 from durable_chat.streams.protocol.producers import ProducerStamp, ProducerState
 from durable_chat.streams.stores import rules
@@ -52,22 +52,23 @@ INSERT INTO durable_streams_stream (
     closed, closer, closer_epoch, closer_seq, last_seq, forks, deleted
 ) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 """
-_ADVANCE: Final = """
-UPDATE durable_streams_stream AS s
-SET tail = n.tail, touched = n.touched, ends = n.ends, size = s.size + n.size
-FROM unnest(%s::bigint[], %s::bigint[], %s::float8[], %s::float8[], %s::bigint[])
-     AS n (id, tail, touched, ends, size)
-WHERE s.id = n.id
+# What most drains come to, as one statement: another takes as long as several appends.
+_APPEND: Final = """
+WITH advanced AS (
+    UPDATE durable_streams_stream AS s
+    SET tail = n.tail, touched = n.touched, ends = n.ends, size = s.size + n.size
+    FROM unnest(%s::bigint[], %s::bigint[], %s::float8[], %s::float8[], %s::bigint[])
+         AS n (id, tail, touched, ends, size)
+    WHERE s.id = n.id
+)
+INSERT INTO durable_streams_batch (stream_id, finish, start, data)
+SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %b::bytea[])
 """
 _UPDATE: Final = """
 UPDATE durable_streams_stream
 SET tail = %s, touched = %s, ends = %s, size = size + %s, closed = %s, closer = %s, closer_epoch = %s,
     closer_seq = %s, last_seq = %s, forks = %s, deleted = %s
 WHERE id = %s
-"""
-_BATCHES: Final = """
-INSERT INTO durable_streams_batch (stream_id, finish, start, data)
-SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %b::bytea[])
 """
 _REMEMBER: Final = """
 INSERT INTO durable_streams_producer (stream_id, producer_id, epoch, seq)
@@ -120,6 +121,7 @@ class Drain:
     ``moved`` is the tail of each stream that got one; ``None``: closed or gone.
     """
 
+    database: Database
     connection: Connection
     moved: dict[str, int | None] = field(default_factory=dict)
     _entries: dict[str, _Entry | None] = field(default_factory=dict)
@@ -131,7 +133,7 @@ class Drain:
     _batches: list[tuple[int, int, int, bytes]] = field(default_factory=list)
 
     def look_up(self, writes: Sequence[Write], *, more: Collection[str] = ()) -> None:
-        """Lock the streams that the writes are about, and read what they need, in one round trip.
+        """Begin, lock the streams that the writes are about and read what they need, in one round trip.
 
         ``more`` is what they turned out to be about when this was tried before.
         """
@@ -146,8 +148,9 @@ class Drain:
         creates = sum(write.creates for write in writes)
         execute = self.connection.execute
         with pipelined(self.connection):
+            self.database.begin(self.connection)
             rows = self._lock(paths, deleted)
-            producers = execute(_PRODUCERS, _columns(stamped), binary=True) if stamped else ()
+            producers = execute(_PRODUCERS, _columns(stamped, 2), binary=True) if stamped else ()
             keys = execute(_KEYS, (Int8(creates),), binary=True) if creates else ()
         self._enter(paths, rows)
         self._producers.update(
@@ -257,7 +260,7 @@ class Drain:
             self.write()
             if self.moved:
                 self.connection.execute(_NOTIFY, (self._payload(),))
-            self.connection.commit()
+            self.connection.execute("COMMIT")
 
     def write(self) -> None:
         """Have the tables say what is known by now."""
@@ -266,17 +269,18 @@ class Drain:
         if self._erased:
             for statement in _ERASE:
                 self.connection.execute(statement, (_numbers(self._erased),))
-        self._write_streams()
-        if self._batches:
-            self.connection.execute(_BATCHES, _columns(self._batches))
+        advanced = self._write_streams()
+        if advanced or self._batches:
+            self.connection.execute(_APPEND, [*_columns(advanced, 5), *_columns(self._batches, 4)])
         if self._stamped:
             states = ((key, name, self._producers[key, name]) for key, name in self._stamped)
             rows = [(key, name, state.epoch, state.seq) for key, name, state in states]
-            self.connection.execute(_REMEMBER, _columns(rows))
+            self.connection.execute(_REMEMBER, _columns(rows, 4))
         for written in (self._forgotten, self._erased, self._batches, self._stamped):
             written.clear()
 
-    def _write_streams(self) -> None:
+    def _write_streams(self) -> list[tuple[int, int, float, float | None, int]]:
+        """Write what is not merely longer than it was; what is, with how and by how many bytes."""
         advanced: list[tuple[int, int, float, float | None, int]] = []
         for path, entry in sorted(self._entries.items()):  # or two that create the same wait crosswise
             if entry is None or entry.row.stream is entry.before:
@@ -289,8 +293,7 @@ class Drain:
             else:
                 self.connection.execute(_UPDATE, (*_progress(entry), Int8(key)))
             entry.before, entry.grown = stream, 0
-        if advanced:
-            self.connection.execute(_ADVANCE, _columns(advanced))
+        return advanced
 
     def _payload(self) -> str:
         """Who moved where; nothing when that is too much, which says: look for yourselves."""
@@ -333,14 +336,17 @@ def _progress(entry: _Entry) -> tuple[Any, ...]:
     )
 
 
-def _columns(rows: Collection[tuple[Any, ...]]) -> list[Any]:
+def _columns(rows: Collection[tuple[Any, ...]], width: int) -> list[Any]:
     """Rows as one array a column."""
+    if not rows:
+        return [[] for _ in range(width)]
     return [
-        _numbers(column) if isinstance(column[0], int) else list(column) for column in zip(*rows, strict=True)
+        _numbers(column) if isinstance(column[0], int | float | None) else list(column)
+        for column in zip(*rows, strict=True)
     ]
 
 
-def _numbers(column: Iterable[int]) -> str:
+def _numbers(column: Iterable[float | None]) -> str:
     # As the array's text: a list of numbers would get the narrowest type that holds them, and so one
     # statement several plans.
-    return f"{{{','.join(map(str, column))}}}"
+    return f"{{{','.join('NULL' if number is None else repr(number) for number in column)}}}"

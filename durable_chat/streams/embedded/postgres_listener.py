@@ -69,7 +69,7 @@ class Listener(threading.Thread):
     def run(self) -> None:
         while not self._stopped:
             try:
-                with self._database.connect("listener", autocommit=True) as connection:
+                with self._database.connect("listener") as connection:
                     self._heard.clear()
                     connection.add_notify_handler(lambda notice: self._heard.append(notice.payload))
                     self._watch(connection)
@@ -117,7 +117,7 @@ class Listener(threading.Thread):
         found = connection.execute(f"SELECT {CHANNEL}").fetchone()
         assert found is not None
         connection.execute(psycopg.sql.SQL("LISTEN {}").format(psycopg.sql.Identifier(found[0])))
-        with self._database.connect("probe", autocommit=True) as other:
+        with self._database.connect("probe") as other:
             other.execute("SELECT pg_notify(%s, '')", found)
         end = time.monotonic() + _PROOF_SECONDS
         while not self._stopped and (left := end - time.monotonic()) > 0:

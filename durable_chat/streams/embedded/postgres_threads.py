@@ -40,8 +40,6 @@ class _Worker(threading.Thread, ABC, Generic[S]):
     A daemon, so that a process which forgot to close its store still ends: what it acknowledged is committed.
     """
 
-    _autocommit = True
-
     def __init__(self, name: str, database: Database, inbox: Inbox[S]) -> None:
         super().__init__(name=f"durable-streams-{name}", daemon=True)
         self._role = name
@@ -60,7 +58,7 @@ class _Worker(threading.Thread, ABC, Generic[S]):
 
     def _open(self) -> Connection:
         if self._connection is None:
-            self._connection = self._database.connect(self._role, autocommit=self._autocommit)
+            self._connection = self._database.connect(self._role)
         return self._connection
 
     def _drop(self) -> None:
@@ -102,8 +100,6 @@ class Writer(_Worker[Drain]):
     Between commits, ``sweep`` erases what has expired.
     """
 
-    _autocommit = False
-
     def __init__(
         self,
         database: Database,
@@ -138,8 +134,7 @@ class Writer(_Worker[Drain]):
     ) -> list[Outcome]:
         committing = False
         try:
-            drain = Drain(self._open())
-            self._database.begin(drain.connection)
+            drain = Drain(self._database, self._open())
             drain.look_up([cast(Write, job.work) for job in jobs], more=more)
             outcomes = [_attempt(job, drain) for job in jobs]
             committing = True
