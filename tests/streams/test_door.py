@@ -237,6 +237,29 @@ class TestBodies:
             assert (await Visit("HEAD", path).to(application)).body == b""
 
 
+async def test_every_answer_is_safe_for_browsers() -> None:
+    application = door(long_poll_seconds=0.01)
+    text = {"content-type": "text/plain"}
+    for visit in (
+        Visit("PUT", "/v1/stream/a", b"abc", headers=text),
+        Visit("POST", "/v1/stream/a", b"d", headers=text),
+        Visit("HEAD", "/v1/stream/a"),
+        Visit("GET", "/v1/stream/a"),
+        Visit("GET", "/v1/stream/a", query="offset=now&live=long-poll"),
+        Visit("GET", "/v1/stream/a", query="offset=bad"),
+        Visit("PATCH", "/v1/stream/a"),
+        Visit("OPTIONS", "/v1/stream/a"),
+        Visit("DELETE", "/v1/stream/a"),
+        Visit("GET", "/v1/stream/a"),
+        Visit("GET", "/elsewhere"),
+    ):
+        headers = (await visit.to(application)).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cross-origin-resource-policy"] == "cross-origin"
+        assert headers["access-control-allow-origin"] == "*"
+        assert "stream-next-offset" in headers["access-control-expose-headers"].lower()
+
+
 class Endless:
     """A body that waits for ever and tells when it has been let go of."""
 

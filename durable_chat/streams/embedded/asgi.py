@@ -2,17 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 from urllib.parse import unquote, unquote_plus
 
-from durable_chat.streams.protocol.errors import PayloadTooLarge, StreamError, StreamNotFound
+from durable_chat.streams.protocol.errors import PayloadTooLarge, StreamError, StreamNotFound, to_response
 from durable_chat.streams.protocol.exchange import Handler, Request, Response
-from durable_chat.streams.protocol.headers import STREAM_FORKED_FROM
+from durable_chat.streams.protocol.headers import BROWSER, STREAM_FORKED_FROM
 from durable_chat.streams.server.auth import Access, authorize
 from durable_chat.streams.server.options import MAX_BODY
-from durable_chat.streams.server.server import refusal
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +19,7 @@ Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
+Header: TypeAlias = tuple[bytes, bytes]
 Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _WITH_BODY: Final = frozenset({"PUT", "POST"})
@@ -52,7 +52,7 @@ class StreamsApplication:
         except _Disconnected:
             return
         except StreamError as error:
-            await send_response(refusal(error), scope, send)
+            await send_response(to_response(error), scope, send, beside=_BROWSER)
             return
         answering = self._answer(request, scope, send)
         await (while_connected(receive, answering) if "live" in request.query else answering)
@@ -98,9 +98,9 @@ class StreamsApplication:
             response = await self.handle(request)
         except Exception:
             logger.exception("%s of stream %s failed", request.method, request.path)
-            response = refusal(StreamError())
+            response = to_response(StreamError())
         try:
-            await send_response(self._located(response, scope), scope, send)
+            await send_response(self._located(response, scope), scope, send, beside=_BROWSER)
         finally:
             await response.aclose()
 
@@ -120,10 +120,12 @@ def _parameters(query: str) -> dict[str, str]:
     return {unquote_plus(name): unquote_plus(value) for name, _, value in pairs}
 
 
-async def send_response(response: Response, scope: Scope, send: Send) -> None:
-    """Send one answer, its body as it comes. Closing it stays with the caller."""
+async def send_response(
+    response: Response, scope: Scope, send: Send, *, beside: Sequence[Header] = ()
+) -> None:
+    """Send one answer with the headers ``beside`` its own, its body as it comes. The caller closes it."""
     body = b"" if scope["method"] == "HEAD" else response.body
-    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.headers.items()]
+    headers = [*beside, *_encoded(response.headers)]
     if isinstance(body, bytes) and response.status not in _WITHOUT_LENGTH and scope["method"] != "HEAD":
         headers.append((b"content-length", b"%d" % len(body)))
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
@@ -133,6 +135,13 @@ async def send_response(response: Response, scope: Scope, send: Send) -> None:
     async for piece in body:
         await send({"type": "http.response.body", "body": piece, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
+
+
+def _encoded(headers: Mapping[str, str]) -> list[Header]:
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+
+
+_BROWSER: Final = _encoded(BROWSER)
 
 
 async def while_connected(receive: Receive, answering: Coroutine[Any, Any, None]) -> None:

@@ -32,7 +32,7 @@ BROWSER: Final[Mapping[str, str]] = {
     "x-content-type-options": "nosniff",
     "cross-origin-resource-policy": "cross-origin",
 }
-"""On every answer (section 12.7). ``*`` lets no cookies through: only a bearer token says who may read."""
+"""On every answer over HTTP (section 12.7). ``*`` lets no cookies through: a token says who may read."""
 
 PREFLIGHT: Final[Mapping[str, str]] = {
     "access-control-allow-methods": "GET, HEAD, PUT, POST, DELETE, OPTIONS",

@@ -12,7 +12,7 @@ from durable_chat.streams.protocol.errors import (
     to_response,
 )
 from durable_chat.streams.protocol.exchange import Request, Response
-from durable_chat.streams.protocol.headers import BROWSER, PREFLIGHT
+from durable_chat.streams.protocol.headers import PREFLIGHT
 from durable_chat.streams.server.append import append
 from durable_chat.streams.server.lifecycle import create, delete, head
 from durable_chat.streams.server.options import MAX_BODY, PAGE_BYTES, PRIVATE, Options
@@ -46,9 +46,9 @@ class StreamServer:
     async def handle(self, request: Request) -> Response:
         """Answer one request; a refusal is an answer too. Raises only what nobody foresaw."""
         try:
-            response = _for_browsers(await self._answer(request))
+            response = await self._answer(request)
         except StreamError as error:
-            response = refusal(error)
+            response = to_response(error)
         return response if request.method != "HEAD" else response._replace(body=b"")
 
     async def _answer(self, request: Request) -> Response:
@@ -69,15 +69,6 @@ class StreamServer:
             case "DELETE":
                 return await delete(self.store, request)
         raise MethodNotAllowed(headers={"allow": PREFLIGHT["access-control-allow-methods"]})
-
-
-def refusal(error: StreamError) -> Response:
-    """What a door answers that lets a request through to no server."""
-    return _for_browsers(to_response(error))
-
-
-def _for_browsers(response: Response) -> Response:
-    return Response(response.status, {**BROWSER, **response.headers}, response.body)
 
 
 def _check_path(path: str) -> None:
