@@ -20,6 +20,7 @@ from durable_chat.streams.server.read import read
 from durable_chat.streams.stores.base import StreamStore
 
 _LONGEST_PATH = 1024
+_DOTS = frozenset({".", ".."})
 _RESERVED = "__ds"
 
 
@@ -76,7 +77,7 @@ def _check_path(path: str) -> None:
     if not path:
         raise StreamNotFound
     segments = path.split("/")
-    if len(path) > _LONGEST_PATH or not path.isprintable() or not {".", ".."}.isdisjoint(segments):
+    if len(path) > _LONGEST_PATH or not path.isprintable() or not _DOTS.isdisjoint(segments):
         raise BadRequest("A stream's path has at most 1024 printable characters and no dot segments.")
     if segments[0] == _RESERVED:
         raise NotImplementedHere("Subscriptions are not offered here.")
