@@ -125,3 +125,27 @@ def test_a_message_interrupts(arrive: Callable[..., Visitor], site: Callable[[st
     expect(line(tab)).to_have_count(0)
     tab.idle()
     assert tab.texts()[-2:] == [("user", "words=2"), ("assistant", words(2))]
+
+
+def test_a_stop_that_fails_says_so_and_leaves_the_notice_of_what_was_not_sent(queueing: Visitor) -> None:
+    queueing.tolerated = ("ERR_FAILED",)
+    tab = queueing.begin()
+    tab.send(LONG)
+    expect(tab.answer).to_contain_text("w3 ")
+    tab.page.route("**/stop", lambda route: route.abort())
+    tab.stop_button.click()
+    alert = tab.root.get_by_role("alert")
+    expect(alert).to_have_text("The answer was not stopped: the server cannot be reached.")
+    tab.page.route("**/api/chat?*", lambda route: route.abort())
+    tab.send("words=2")
+    expect(alert).to_contain_text("The message was not sent")
+    tab.stop_button.click()
+    expect(tab.root.get_by_role("status").get_by_text("The answer was not stopped")).to_be_attached()
+    expect(alert).to_contain_text("The message was not sent")
+    tab.page.unroute("**/api/chat?*")
+    tab.page.unroute("**/stop")
+    tab.retry_button.click()
+    waits(tab, "words=2")
+    tab.stop_button.click()
+    expect(tab.answer).to_have_text(words(2))
+    tab.idle()

@@ -1,6 +1,9 @@
-/** Where a message is written. Enter sends, Shift and Enter begin a new line. */
+/** Where a message is written. Enter sends, Shift+Enter begins a new line, Escape stops the answer. */
 
 import { find } from "./view.js";
+
+/** Where keys are on the screen there is no Shift+Enter: Enter begins a new line, and the button sends. */
+const TOUCH = matchMedia("(hover: none)");
 
 export class Composer {
   /** @param {HTMLElement} root the element of class `durable-chat` @param {() => void} onSend */
@@ -12,6 +15,7 @@ export class Composer {
     this.stopButton = find(root, "[data-action=stop]");
     this.hint = find(root, ".durable-chat__hint");
     this.onSend = onSend;
+    this.draftKey = `durable-chat-draft:${root.dataset.hydrateUrl}`;
   }
 
   get text() {
@@ -20,7 +24,7 @@ export class Composer {
 
   set text(text) {
     this.input.value = text;
-    this.#fit();
+    this.#changed();
   }
 
   /** @param {string} text */
@@ -33,9 +37,9 @@ export class Composer {
   listen(signal) {
     this.form.addEventListener("submit", (event) => this.#submit(event), { signal });
     this.input.addEventListener("keydown", (event) => this.#key(event), { signal });
-    this.input.addEventListener("input", () => this.#fit(), { signal });
+    this.input.addEventListener("input", () => this.#changed(), { signal });
     this.sendButton.disabled = false; // before this, it could only have loaded the page anew
-    this.#fit();
+    this.text = this.text || stored((drafts) => drafts.getItem(this.draftKey)) || "";
   }
 
   /**
@@ -48,7 +52,8 @@ export class Composer {
   write(state, stoppable) {
     this.sendButton.setAttribute("aria-disabled", String(state === "busy"));
     for (const element of /** @type {HTMLElement[]} */ ([...this.hint.children])) {
-      element.hidden = element.dataset.when !== state;
+      const { when } = element.dataset;
+      element.hidden = when !== state && !(stoppable && when === "stoppable");
     }
     const left = !stoppable && document.activeElement === this.stopButton;
     this.stopButton.hidden = !stoppable;
@@ -64,14 +69,29 @@ export class Composer {
 
   /** @param {KeyboardEvent} event */
   #key(event) {
-    // An Enter that ends a composition belongs to the input method; Safari says so only by the old code 229.
-    if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
+    // A key that ends a composition belongs to the input method; Safari says so only by the old code 229.
+    if (event.isComposing || event.keyCode === 229) return;
+    if (event.key === "Escape" && !this.stopButton.hidden) this.stopButton.click();
+    if (event.key !== "Enter" || event.shiftKey || TOUCH.matches) return;
     event.preventDefault();
     this.onSend();
   }
 
-  /** The field grows with a copy of its text (see chat.css): no inline style, which a strict policy forbids. */
-  #fit() {
-    this.field.dataset.text = this.input.value;
+  /**
+   * The field grows with a copy of its text (see chat.css): no inline style, which a strict policy forbids. The
+   * tab keeps another, so that a reload loses nothing.
+   */
+  #changed() {
+    this.field.dataset.text = this.text;
+    stored((drafts) => (this.text ? drafts.setItem(this.draftKey, this.text) : drafts.removeItem(this.draftKey)));
+  }
+}
+
+/** Browsers may deny storage, or have no room: then a draft lives as long as its page. @param {(drafts: Storage) => any} use */
+function stored(use) {
+  try {
+    return use(sessionStorage);
+  } catch {
+    return null;
   }
 }

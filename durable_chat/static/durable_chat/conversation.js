@@ -159,7 +159,7 @@ export class Conversation {
   async retry() {
     if (this.#unsent) return this.send(this.composer.text || this.#unsent.text);
     if (this.busy) return false;
-    const error = await this.#askAgain();
+    const error = await this.#ask(this.#lastTurn());
     if (error) this.#refuse(error, "unsent", "retry");
     return !error;
   }
@@ -172,25 +172,25 @@ export class Conversation {
     }
   }
 
-  async #askAgain() {
-    try {
-      // From the server, because an echo tells a message's text and not its attachments.
-      const { messages } = await getJson(this.root.dataset.hydrateUrl ?? "");
-      const { id, role, parts } = messages.findLast((/** @type {any} */ { role }) => role === "user");
-      return await this.#ask({ message: { id, role, parts }, data: {} });
-    } catch (error) {
-      return error;
-    }
+  /** From the server, because an echo tells a message's text and not its attachments. */
+  async #lastTurn() {
+    const { messages } = await getJson(this.root.dataset.hydrateUrl ?? "");
+    const { id, role, parts } = messages.findLast((/** @type {any} */ { role }) => role === "user");
+    return { message: { id, role, parts }, data: {} };
   }
 
-  /** @param {{message: any, data: any}} turn @returns {Promise<any>} what went wrong, if anything did */
-  async #ask({ message, data }) {
+  /**
+   * @param {{message: any, data: any} | Promise<{message: any, data: any}>} turn
+   * @returns {Promise<any>} what went wrong, if anything did
+   */
+  async #ask(turn) {
     this.#awaiting = true;
     this.view.tell("");
     this.#refresh();
     if (this.reader.state !== "live") this.reader.wake(); // the answer comes by the stream
     try {
       const { sendUrl = "", csrfToken = "" } = this.root.dataset;
+      const { message, data } = await turn;
       await post(sendUrl, csrfToken, { messages: [message], data });
       return null;
     } catch (error) {
@@ -244,7 +244,8 @@ export class Conversation {
   /** @param {string | null} runId @param {Message | null} [message] */
   #turn(runId, message) {
     if (runId) this.view.tell("");
-    this.view.announce(runId ? this.#phrase("writing") : textOf(message?.role === "error" ? [message] : this.#said()));
+    const ended = message?.role === "error" || message?.role === "note" ? [message] : this.#said();
+    this.view.announce(runId ? this.#phrase("writing") : textOf(ended));
     if (!runId && !this.queue.empty) void this.#recount();
     this.#emit("run", { runId });
   }
@@ -297,7 +298,8 @@ export class Conversation {
 
   /** @param {string} sentence @param {"retry" | "reload"} [action] */
   #tell(sentence, action) {
-    this.view.tell(sentence, action);
+    if (this.view.asks && !action) this.view.announce(sentence); // "not sent" keeps its place, and its button
+    else this.view.tell(sentence, action);
     this.#emit("error", { error: sentence });
   }
 
@@ -315,7 +317,10 @@ export class Conversation {
     if (action === "stop") void this.cancel();
     const { id, name } = /** @type {HTMLElement | null} */ (button.closest("[data-name]"))?.dataset ?? {};
     if (action === "withdraw" && id) void this.withdraw(id, name);
-    if (action === "retry") void this.retry();
+    if (action === "retry") {
+      void this.retry();
+      this.composer.input.focus(); // the button goes away
+    }
     if (action === "reload") location.reload();
     if (action === "jump") this.view.scrollToEnd();
   }

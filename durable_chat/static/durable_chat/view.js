@@ -114,6 +114,11 @@ export class View {
     for (const element of children(find(this.root, parent))) element.hidden = element.dataset.when !== state;
   }
 
+  /** Whether there is a sentence above the composer that something can be done about. */
+  get asks() {
+    return this.root.querySelector(".durable-chat__notice:not([hidden]) > button:not([hidden])") !== null;
+  }
+
   /**
    * A sentence above the composer, with at most one thing to do about it. Empty takes it away.
    *
