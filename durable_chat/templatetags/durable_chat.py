@@ -109,12 +109,19 @@ def shown(message: Message) -> dict[str, Any]:
         _text(part.get("toolCallId")): part for part in message.parts if part.get("type") == "tool-result"
     }
     parts = [_part(part, results) for part in message.parts if part.get("type") != "tool-result"]
-    return {"id": message.id, "role": message.role, "author": _author(message), "parts": parts}
+    signed = {"id": message.id, "role": message.role, "author": _author(message)}
+    return {**signed, "ended": _ended(message), "parts": parts}
 
 
 def _author(message: Message) -> dict[str, str] | None:
     author = message.metadata.get("author")
     return {key: _text(author.get(key)) for key in ("id", "name")} if isinstance(author, dict) else None
+
+
+def _ended(message: Message) -> str:
+    """How an answer ended that is not whole: stopped, interrupted or failed."""
+    told = message.metadata.get("durable_chat")
+    return _text(told.get("ended")) if isinstance(told, dict) else ""
 
 
 def _part(part: Part, results: Mapping[str, Part]) -> dict[str, Any]:

@@ -10,7 +10,9 @@ const finished = (runId = "r") => ({ type: "RUN_FINISHED", threadId: "c", runId 
 const failed = (message, code) => ({ type: "RUN_ERROR", message, code, metadata: { tanstack: { runId: "r" } } });
 const start = (messageId, role = "assistant") => ({ type: "TEXT_MESSAGE_START", messageId, role });
 const content = (messageId, delta) => ({ type: "TEXT_MESSAGE_CONTENT", messageId, delta });
-const end = (messageId) => ({ type: "TEXT_MESSAGE_END", messageId });
+const end = (messageId, ended) => ({
+  type: "TEXT_MESSAGE_END", messageId, ...(ended && { metadata: { durable_chat: { ended } } }),
+});
 const echo = (id, text) => [start(id, "user"), content(id, text), end(id)];
 const think = (messageId, delta) => ({ type: "REASONING_MESSAGE_CONTENT", messageId, delta });
 const call = (toolCallId, toolCallName, parentMessageId) => ({
@@ -22,15 +24,15 @@ const result = (toolCallId, text, state) => ({
   type: "TOOL_CALL_RESULT", toolCallId, messageId: "a", content: text, metadata: { tanstack: { state } },
 });
 
-/** A message in short: its role, and its parts as text. */
-function short({ role, parts }) {
+/** A message in short: its role, its parts as text, and how it ended, if not well. */
+function short({ role, parts, ended }) {
   const written = {
     text: (part) => part.content,
     thinking: (part) => `(${part.content})`,
     "tool-call": (part) => `${part.name}${part.arguments} ${part.state} ${part.result}`,
     file: (part) => `<${part.name}>`,
   };
-  return [role, ...parts.map((part) => written[part.type](part))];
+  return [role, ...parts.map((part) => written[part.type](part)), ...(ended ? [`[${ended}]`] : [])];
 }
 
 const CASES = {
@@ -88,9 +90,21 @@ const CASES = {
     [...echo("u", "hi"), started(), failed("It broke."), started("r2"), start("b"), content("b", "x"), finished("r2")],
     [["user", "hi"], ["assistant", "x"]],
   ],
-  "a failure before another question stays": [
-    [started(), failed("It broke."), ...echo("u", "hi"), started("r2")],
-    [["error", "It broke."], ["user", "hi"]],
+  "a failure is told until the next run, and then by its message": [
+    [started(), start("a"), end("a", "failed"), failed("It broke."), ...echo("u", "hi"), started("r2")],
+    [["assistant", "[failed]"], ["user", "hi"]],
+  ],
+  "a snapshot says how answers ended": [
+    [
+      {
+        type: "MESSAGES_SNAPSHOT",
+        messages: [
+          { id: "a", role: "assistant", content: "half", metadata: { durable_chat: { ended: "stopped" } } },
+          { id: "b", role: "assistant", content: "whole", metadata: {} },
+        ],
+      },
+    ],
+    [["assistant", "half", "[stopped]"], ["assistant", "whole"]],
   ],
   "a snapshot of UI messages replaces everything": [
     [

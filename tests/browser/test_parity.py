@@ -67,9 +67,14 @@ def run(draw: st.DrawFn, number: int) -> list[Chunk]:
         message_id, thoughts = f"{name}{number}", thought(f"t{number}")
         calls = called(f"k{place}", message_id)
         written += draw(st.one_of(said(message_id), thoughts, calls, st.builds(stepped, texts, thoughts)))
+    return [*echo(asked), c.run_started("c", "r"), *written, *draw(ends(f"a{number}"))]
+
+
+def ends(message_id: str) -> st.SearchStrategy[list[Chunk]]:
     failed = c.run_error("x", thread_id="c", run_id="r", code="x")
-    ended = draw(st.sampled_from([c.run_finished("c", "r"), failed]))
-    return [*echo(asked), c.run_started("c", "r"), *written, ended]
+    said = {"metadata": {"durable_chat": {"ended": "failed"}}}
+    marked = [c.text_start(message_id), c.text_end(message_id) | said, failed]
+    return st.sampled_from([[c.run_finished("c", "r")], [failed], marked])
 
 
 @st.composite
@@ -98,7 +103,8 @@ def test_live_and_rendered(folder: "subprocess.Popen[bytes]", chunks: list[Chunk
 
 def _plain(message: dict[str, Any]) -> dict[str, Any]:
     parts = [{key: part[key] for key in part if key != "stepId"} for part in message["parts"]]
-    return {"id": message["id"], "role": message["role"], "author": message.get("author"), "parts": parts}
+    told = {"author": message.get("author"), "ended": message.get("ended", "")}
+    return {"id": message["id"], "role": message["role"], **told, "parts": parts}
 
 
 def _pipe(stream: IO[bytes] | None) -> IO[bytes]:

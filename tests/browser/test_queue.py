@@ -85,6 +85,11 @@ def test_a_message_is_withdrawn(queueing: Visitor) -> None:
         waits(tab, text)
     other = queueing.open(tab.page.url)
     expect(line(other)).to_have_count(2)
+    for each in (tab, other):  # one that made its line, and one that was rendered with it
+        for place, text in enumerate(("words=2", "words=4")):
+            withdraw = line(each).nth(place).get_by_role("button", name="Withdraw")
+            expect(withdraw).to_have_accessible_description(text)
+            expect(line(each).nth(place).get_by_title(text)).to_have_attribute("dir", "auto")
     line(tab).first.get_by_role("button", name="Withdraw").press("Enter")
     expect(line(tab)).to_have_count(1)
     expect(tab.input).to_be_focused()

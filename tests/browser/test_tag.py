@@ -35,11 +35,35 @@ def conversation(site: None) -> Conversation:
 def test_everything_is_escaped_and_nothing_is_inline(conversation: Conversation) -> None:
     html = render(conversation)
     assert "&lt;Ants&gt;" in html
-    assert 'data-slot="content">&lt;b&gt;hi&lt;/b&gt;</div>' in html
+    assert 'data-slot="content" dir="auto">&lt;b&gt;hi&lt;/b&gt;</div>' in html
     assert " style=" not in html
     assert " onclick=" not in html
     assert "<script>" not in html
     assert f"?id={conversation.pk}" in html
+
+
+def test_an_answer_that_is_not_whole_says_why_whatever_follows(conversation: Conversation) -> None:
+    for position, ended in enumerate(("stopped", "failed"), start=1):
+        conversation.messages.create(
+            client_id=ended,
+            role="assistant",
+            position=position,
+            parts=[],
+            metadata={"durable_chat": {"ended": ended}},
+        )
+    html = render(conversation)
+    assert html.count('data-ended="') == 2
+    assert 'data-ended="stopped"' in html
+    assert '<span data-when="stopped">The answer was stopped.</span>' in html
+
+
+def test_who_may_only_read_has_nothing_to_ask_again_with(conversation: Conversation) -> None:
+    assert 'data-role="error"' in render(conversation)
+    for tag, buttons in (
+        ("{% durable_chat conversation %}", 3),
+        ("{% durable_chat conversation readonly=True %}", 1),
+    ):
+        assert render(conversation, tag).count('data-action="retry"') == buttons  # one is the notice's
 
 
 def test_suggestions(conversation: Conversation) -> None:
@@ -65,6 +89,13 @@ def test_without_a_request_it_says_what_it_needs(conversation: Conversation) -> 
     template = engines["django"].from_string("{% load durable_chat %}{% durable_chat conversation %}")
     with pytest.raises(ImproperlyConfigured, match="needs the request"):
         template.render({"conversation": conversation})
+
+
+@pytest.mark.parametrize(
+    "told", [{}, {"durable_chat": None}, {"durable_chat": "x"}, {"durable_chat": {"ended": None}}]
+)
+def test_an_answer_that_says_nothing_of_its_end_is_whole(told: dict[str, Any]) -> None:
+    assert shown(Message(id="m", role="assistant", metadata=told))["ended"] == ""
 
 
 FILES = {

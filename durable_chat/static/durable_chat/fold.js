@@ -9,7 +9,7 @@
  * @typedef {import("./parts.js").ToolPart} ToolPart
  */
 
-import { authorOf, complete, findCall, fromSnapshot, settle, text, toolCall } from "./parts.js";
+import { authorOf, complete, endOf, findCall, fromSnapshot, settle, text, toolCall } from "./parts.js";
 
 export class Fold {
   /** @type {Message[]} */
@@ -72,6 +72,8 @@ export class Fold {
         return this.#start(chunk);
       case "TEXT_MESSAGE_CONTENT":
         return this.#write(chunk);
+      case "TEXT_MESSAGE_END":
+        return this.#close(chunk);
       case "REASONING_MESSAGE_CONTENT":
         return this.#think(chunk);
       case "STEP_STARTED":
@@ -102,8 +104,8 @@ export class Fold {
   /** @param {Chunk} chunk */
   #begin({ runId }) {
     this.activeRun = text(runId);
-    const last = this.messages.at(-1);
-    if (last?.role === "error" || last?.role === "note") this.forget(last); // asked again: this is its answer
+    // How the last run ended is told until the next begins; then its message tells it.
+    for (const message of this.messages.filter(({ role }) => role === "error" || role === "note")) this.forget(message);
     return null;
   }
 
@@ -140,6 +142,13 @@ export class Fold {
     const last = message.parts.at(-1);
     if (last?.type === "text") last.content += said;
     else if (said) message.parts.push({ type: "text", content: said });
+    return message;
+  }
+
+  /** @param {Chunk} chunk */
+  #close({ messageId, metadata }) {
+    const message = this.find(messageId);
+    if (message) message.ended = endOf({ metadata }) || message.ended;
     return message;
   }
 

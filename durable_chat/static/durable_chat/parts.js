@@ -12,7 +12,8 @@
  * @typedef {TextPart | ThinkingPart | ToolPart | FilePart} Part
  * @typedef {"user" | "assistant" | "system" | "error" | "note"} Role the last two are ours: how a run ended
  * @typedef {{id: string, name: string}} Author
- * @typedef {{id: string, role: Role, parts: Part[], author?: Author, pending?: boolean}} Message `pending`: not echoed yet
+ * @typedef {{id: string, role: Role, parts: Part[], author?: Author, ended?: string, pending?: boolean}} Message
+ *   `ended`: how, if not well: stopped, interrupted or failed; `pending`: not echoed yet
  */
 
 /** @type {Record<string, Role>} */
@@ -76,7 +77,7 @@ export function fromSnapshot(messages) {
       continue;
     }
     /** @type {Message} */
-    const message = { id, role: ROLES[role] ?? "assistant", parts: [], author: authorOf(rest) };
+    const message = { id, role: ROLES[role] ?? "assistant", parts: [], author: authorOf(rest), ended: endOf(rest) };
     result.push(message);
     for (const part of parts ?? fromAgUi(content, toolCalls)) {
       if (part.type === "tool-result") settleCall(part);
@@ -90,6 +91,11 @@ export function fromSnapshot(messages) {
 export function authorOf({ metadata }) {
   const author = metadata?.author;
   return author ? { id: text(author.id), name: text(author.name) } : undefined;
+}
+
+/** How an answer ended that is not whole, as its metadata or its last chunk's say; else "". @param {any} told */
+export function endOf({ metadata }) {
+  return text(metadata?.durable_chat?.ended);
 }
 
 /** @param {any} content @param {any[]} toolCalls */

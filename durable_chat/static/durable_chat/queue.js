@@ -22,7 +22,9 @@ export class Queue {
     const item = /** @type {HTMLElement} */ (this.template.content.firstElementChild?.cloneNode(true));
     Object.assign(item.dataset, { id, name: name ?? id });
     item.toggleAttribute("data-pending", name === undefined);
-    find(item, "[data-slot=text]").textContent = text;
+    const shown = find(item, "[data-slot=text]");
+    Object.assign(shown, { id: shown.id + (name ?? id), textContent: text, title: text });
+    item.querySelector("button")?.setAttribute("aria-describedby", shown.id);
     this.list.append(item);
     this.#show();
   }

@@ -37,9 +37,9 @@ export class View {
   adopt() {
     for (const element of children(this.list)) {
       const parts = new Map(children(partsOf(element)).map((part) => [readPart(part), part]));
-      const { id = "", role, pending, authorId, author: name = "" } = element.dataset;
+      const { id = "", role, pending, ended, authorId, author: name = "" } = element.dataset;
       const author = authorId === undefined ? undefined : { id: authorId, name };
-      const message = /** @type {Message} */ ({ id, role, author, parts: [...parts.keys()] });
+      const message = /** @type {Message} */ ({ id, role, author, ended, parts: [...parts.keys()] });
       message.pending = pending !== undefined;
       this.#drawn.set(message, { element, parts });
       element.removeAttribute("data-streaming");
@@ -57,6 +57,7 @@ export class View {
     const { element, parts } = this.#drawn.get(message) ?? this.#add(message);
     element.dataset.id = message.id;
     element.toggleAttribute("data-pending", message.pending === true);
+    if (message.ended) element.dataset.ended = message.ended;
     this.#sign(element, message);
     for (const [part, shown] of parts) {
       if (message.parts.includes(part)) continue;
@@ -98,7 +99,7 @@ export class View {
     this.root.toggleAttribute("data-busy", busy);
     this.log.setAttribute("aria-busy", String(busy));
     this.log.setAttribute("aria-live", busy ? "off" : "polite");
-    find(this.root, ".durable-chat__typing").hidden = !busy || Boolean(answer?.parts.length);
+    find(this.root, ".durable-chat__typing").hidden = !busy || answer?.parts.at(-1)?.type === "text";
   }
 
   /** Say it to screen readers, once: what has been said is no part of the page. @param {string} sentence */
