@@ -77,3 +77,16 @@ def test_everything_has_a_role_and_a_name(tab: Tab) -> None:
     tab.log.get_by_role("group").get_by_text("weather").click()
     expect(tab.log.get_by_text("Berlin").first).to_be_visible()
     expect(tab.page.get_by_role("navigation").get_by_text("call a tool")).to_be_visible()
+
+
+def test_texts_run_in_their_own_direction(tab: Tab) -> None:
+    tab.input.fill("שלום, words=2")
+    direction = "element => getComputedStyle(element).direction"
+    assert tab.input.evaluate(direction) == "rtl"
+    tab.input.press("Enter")
+    tab.idle()
+    for reloaded in (False, True):
+        if reloaded:
+            tab.reload()
+        assert tab.said("user").evaluate(direction) == "rtl"
+        assert tab.answer.evaluate(direction) == "ltr"

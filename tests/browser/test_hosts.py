@@ -11,8 +11,10 @@ from tests.live import free_port, live_server
 
 def test_two_chats_on_one_page_below_a_prefix(arrive: Callable[..., Visitor], env: Mapping[str, str]) -> None:
     with live_server(env={**env, "DJANGO_SETTINGS_MODULE": "tests.browser.host_settings"}) as base:
-        page = arrive(base).visit()
+        page = arrive(base, color_scheme="dark").visit()
         chats = page.locator("durable-chat")
+        ground = "chat => getComputedStyle(chat).backgroundColor"
+        assert page.locator(".durable-chat").first.evaluate(ground) == "rgb(255, 255, 255)"  # as its host
         first, second = (Tab(page, chats.nth(number)).ready() for number in (0, 1))
         first.send("words=80 delay=20")
         second.send("words=60 delay=20")
