@@ -12,7 +12,7 @@ from django.views.generic import TemplateView
 
 from durable_chat.messages import Message as Said
 from durable_chat.models import Conversation, Message, new_id
-from durable_chat.permissions import may, visitor_of
+from durable_chat.permissions import may, owns, visitor_of
 from durable_chat.views.conversations import create_conversation
 
 PROMPTS = ("words=200 delay=30", "show me reasoning", "call a tool", "an error please")
@@ -33,7 +33,11 @@ class HomeView(TemplateView):
     template_name = "home.html"
 
     def post(self, request: HttpRequest) -> HttpResponse:
-        conversation = create_conversation(new_id(), visitor_of(request, create=True))
+        """The conversation in which nothing has been said yet, if there is one, or another."""
+        visitor = visitor_of(request, create=True)
+        unused = _own(request).filter(title="", messages=None)
+        conversation = next((each for each in unused if owns(visitor, each)), None)
+        conversation = conversation or create_conversation(new_id(), visitor)
         return redirect("conversation", conversation.pk)
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
@@ -48,10 +52,12 @@ class ConversationView(TemplateView):
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         own = _own(self.request)
         conversation = get_object_or_404(own, pk=self.kwargs["conversation_id"])
+        entries = list(_entries(own))
         return super().get_context_data(
             conversation=conversation,
+            name=next((entry.name for entry in entries if entry.pk == conversation.pk), ""),
             readonly=not may(visitor_of(self.request), conversation, "send"),
-            entries=list(_entries(own)),
+            entries=entries,
             prompts=PROMPTS,
             **kwargs,
         )
@@ -67,4 +73,4 @@ def _entries(conversations: "QuerySet[Conversation]") -> Iterator[Entry]:
     listed = conversations.annotate(asked=Subquery(asked.values("parts")[:1]))
     for pk, title, parts, updated_at in listed.values_list("pk", "title", "asked", "updated_at"):
         said = Said(id="", role="user", parts=tuple(parts or ())).text()
-        yield Entry(pk, (title or said)[:80], updated_at)
+        yield Entry(pk, (title or said)[:80] or "New conversation", updated_at)

@@ -1,11 +1,15 @@
-/** What a host can do with the chat's events: the list names a conversation as soon as something is said. */
+/** What a host can do with the chat's events: a conversation gets its name as soon as something is said in it. */
 
-const name = document.querySelector("[aria-current=page] [data-name]");
+const names = document.querySelectorAll("h1[data-name], [aria-current=page] [data-name]");
 
 document.addEventListener(
   "durable-chat:send",
   (event) => {
     const [{ content }] = event.detail.message.parts;
-    if (name?.textContent === "New conversation") name.textContent = content.slice(0, 80);
+    for (const name of names) {
+      if (name.textContent !== "New conversation") continue;
+      name.textContent = content.slice(0, 80);
+      document.title = `${name.textContent} · Durable chat`;
+    }
   },
 );
