@@ -120,6 +120,19 @@ def test_a_message_that_was_withdrawn_elsewhere(queueing: Visitor) -> None:
     tab.idle()
 
 
+def test_whoever_stands_on_a_message_whose_turn_comes_goes_on_writing(queueing: Visitor) -> None:
+    tab = queueing.begin()
+    tab.send(LONG)
+    expect(tab.answer).to_contain_text("w3 ")
+    for text in ("words=2", "words=4"):
+        tab.send(text)
+        waits(tab, text)
+    line(tab).first.get_by_role("button", name="Withdraw").focus()
+    queueing.open(tab.page.url).stop_button.click()
+    expect(tab.answer).to_have_text(words(4))
+    expect(tab.input).to_be_focused()
+
+
 def test_a_message_interrupts(arrive: Callable[..., Visitor], site: Callable[[str], str]) -> None:
     tab = arrive(site("interrupt")).begin()
     tab.send(LONG)

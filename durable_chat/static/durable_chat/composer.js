@@ -71,10 +71,11 @@ export class Composer {
   #key(event) {
     // A key that ends a composition belongs to the input method; Safari says so only by the old code 229.
     if (event.isComposing || event.keyCode === 229) return;
-    if (event.key === "Escape" && !this.stopButton.hidden) this.stopButton.click();
-    if (event.key !== "Enter" || event.shiftKey || TOUCH.matches) return;
-    event.preventDefault();
-    this.onSend();
+    const stops = event.key === "Escape" && !this.stopButton.hidden;
+    const sends = event.key === "Enter" && !event.shiftKey && !TOUCH.matches;
+    if (stops || sends) event.preventDefault(); // Escape would also close a dialog around the chat
+    if (stops) this.stopButton.click();
+    if (sends) this.onSend();
   }
 
   /**

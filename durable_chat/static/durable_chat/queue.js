@@ -6,6 +6,7 @@ export class Queue {
   /** @param {HTMLElement} root the element of class `durable-chat` */
   constructor(root) {
     this.list = find(root, ".durable-chat__queue");
+    this.input = find(root, "textarea");
     this.template = /** @type {HTMLTemplateElement} */ (find(root, "template[data-waiting]"));
   }
 
@@ -37,8 +38,10 @@ export class Queue {
   /** @param {string} id @returns {string} its text, or "" when it does not wait */
   remove(id) {
     const item = this.#find(id);
+    const left = item?.contains(document.activeElement);
     item?.remove();
     this.#show();
+    if (left) this.input.focus();
     return item ? find(item, "[data-slot=text]").textContent ?? "" : "";
   }
 
@@ -49,7 +52,7 @@ export class Queue {
 
   /** Show what the server says that waits. @param {{runId: string, message: any}[]} queued */
   sync(queued) {
-    this.list.replaceChildren();
+    for (const { dataset } of this.#items) this.remove(dataset.id ?? "");
     for (const { runId, message } of queued) this.add(message.id, textOf(message), runId);
     this.#show();
   }
