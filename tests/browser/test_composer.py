@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tests.browser.conftest import Tab, Visitor, words
 
@@ -114,3 +114,35 @@ def test_enter_on_a_touch_screen_begins_a_new_line(arrive: Callable[..., Visitor
     expect(tab.input).to_have_value("words=3\n")
     tab.send_button.tap()
     expect(tab.answer).to_have_text(words(3))
+
+
+def test_what_was_sent_arrives_though_its_page_goes(tab: Tab) -> None:
+    with tab.page.expect_navigation():
+        tab.page.evaluate(
+            "() => { document.querySelector('durable-chat').send('words=3'); location.reload(); }"
+        )
+    expect(tab.ready().answer).to_have_text(words(3))
+    expect(tab.input).to_have_value("")
+    tab.idle()
+    assert tab.texts() == [("user", "words=3"), ("assistant", words(3))]
+
+
+def test_a_lost_answer_to_a_send_does_not_double_it_after_a_reload(tab: Tab, visitor: Visitor) -> None:
+    visitor.tolerated = ("ERR_FAILED",)
+
+    def lose(route: Route) -> None:
+        route.fetch()
+        route.abort()
+
+    tab.page.route("**/api/chat-stream?*", lambda route: None)
+    tab.reload()
+    tab.page.route("**/api/chat?*", lose)
+    tab.send("words=3")
+    expect(tab.root.get_by_role("alert")).to_contain_text("The message was not sent")
+    expect(tab.input).to_have_value("words=3")
+    tab.page.unroute_all()
+    tab.reload()
+    expect(tab.answer).to_have_text(words(3))
+    expect(tab.input).to_have_value("")
+    tab.idle()
+    assert tab.texts() == [("user", "words=3"), ("assistant", words(3))]

@@ -10,6 +10,7 @@ def test_a_page_is_called_what_its_conversation_is(tab: Tab) -> None:
     tab.send("words=2")
     for reloaded in (False, True):
         if reloaded:
+            expect(tab.answer).to_have_text(words(2))
             tab.reload()
         expect(tab.page).to_have_title("words=2 · Durable chat")
         expect(tab.page.get_by_role("heading", level=1)).to_have_text("words=2")

@@ -6,6 +6,8 @@ import { find } from "./view.js";
 const TOUCH = matchMedia("(hover: none)");
 
 export class Composer {
+  #unsent = /** @type {{id: string, text: string} | null} */ (null);
+
   /** @param {HTMLElement} root the element of class `durable-chat` @param {() => void} onSend */
   constructor(root, onSend) {
     this.form = find(root, "form");
@@ -27,6 +29,16 @@ export class Composer {
     this.#changed();
   }
 
+  /** What the server did not take. Sent again unchanged it keeps its id, so it cannot be said twice. */
+  get unsent() {
+    return this.#unsent;
+  }
+
+  set unsent(unsent) {
+    this.#unsent = unsent;
+    this.#changed();
+  }
+
   /** @param {string} text */
   suggest(text) {
     this.text = text;
@@ -39,7 +51,9 @@ export class Composer {
     this.input.addEventListener("keydown", (event) => this.#key(event), { signal });
     this.input.addEventListener("input", () => this.#changed(), { signal });
     this.sendButton.disabled = false; // before this, it could only have loaded the page anew
-    this.text = this.text || stored((drafts) => drafts.getItem(this.draftKey)) || "";
+    const draft = stored((drafts) => JSON.parse(drafts.getItem(this.draftKey) ?? "null"));
+    this.#unsent ??= draft?.unsent ?? null;
+    this.text = this.text || draft?.text || "";
   }
 
   /**
@@ -83,8 +97,12 @@ export class Composer {
    * tab keeps another, so that a reload loses nothing.
    */
   #changed() {
-    this.field.dataset.text = this.text;
-    stored((drafts) => (this.text ? drafts.setItem(this.draftKey, this.text) : drafts.removeItem(this.draftKey)));
+    const { text, unsent } = this;
+    this.field.dataset.text = text;
+    stored((drafts) => {
+      if (text) drafts.setItem(this.draftKey, JSON.stringify({ text, unsent }));
+      else drafts.removeItem(this.draftKey);
+    });
   }
 }
 

@@ -22,8 +22,6 @@ import { View, find } from "./view.js";
 export class Conversation {
   /** A message was sent, and its run has not begun. */
   #awaiting = false;
-  /** What the server did not take. Sent again unchanged it keeps its id, so it cannot be said twice. */
-  #unsent = /** @type {{id: string, text: string} | null} */ (null);
   /** What has been folded and is not shown yet. @type {Arrived | null} */
   #arrived = null;
   /** @type {AbortController | undefined} */
@@ -67,6 +65,7 @@ export class Conversation {
     window.addEventListener("pageshow", () => this.reader.start(), { signal });
     this.root.addEventListener("click", (event) => this.#click(event), { signal });
     this.composer.listen(signal);
+    this.#recognise();
     this.view.keepScrolled(signal);
     this.#refresh();
     const last = this.fold.messages.at(-1);
@@ -83,7 +82,8 @@ export class Conversation {
   async send(text = this.composer.text) {
     text = text.trim();
     if (!text || this.#state === "busy") return false;
-    const id = this.#unsent?.text === text ? this.#unsent.id : newId();
+    const { unsent } = this.composer;
+    const id = unsent?.text === text ? unsent.id : newId();
     const turn = { message: { id, role: "user", parts: [{ type: "text", content: text }] }, data: {} };
     if (!this.#emit("send", turn)) return false;
     if (this.busy) return this.#wait(turn, text);
@@ -93,7 +93,7 @@ export class Conversation {
     if (this.composer.text.trim() === text) this.composer.text = "";
     const error = await this.#ask(turn);
     if (!error || !shown.pending) {
-      this.#unsent = null; // an echo says more than a lost answer
+      this.composer.unsent = null; // an echo says more than a lost answer
       return true;
     }
     this.fold.forget(shown);
@@ -116,7 +116,7 @@ export class Conversation {
     } catch (error) {
       if (this.queue.remove(message.id)) return this.#takeBack(message.id, text, error);
     }
-    this.#unsent = null;
+    this.composer.unsent = null;
     this.queue.confirm(message.id);
     this.view.announce(this.#phrase("waits"));
     return true;
@@ -125,7 +125,7 @@ export class Conversation {
   /** @param {string} id @param {string} text @param {any} error */
   #takeBack(id, text, error) {
     this.composer.text = [text, this.composer.text].filter(Boolean).join("\n\n");
-    this.#unsent = { id, text };
+    this.composer.unsent = { id, text };
     this.#refuse(error, "unsent", "retry");
     return false;
   }
@@ -157,7 +157,8 @@ export class Conversation {
 
   /** @returns {Promise<boolean>} */
   async retry() {
-    if (this.#unsent) return this.send(this.composer.text || this.#unsent.text);
+    const { unsent, text } = this.composer;
+    if (unsent) return this.send(text || unsent.text);
     if (this.busy) return false;
     const error = await this.#ask(this.#lastTurn());
     if (error) this.#refuse(error, "unsent", "retry");
@@ -235,9 +236,10 @@ export class Conversation {
 
   /** A message that seemed not to arrive comes back by the stream: it did arrive. */
   #recognise() {
-    if (!this.#unsent || !this.fold.find(this.#unsent.id)) return;
-    if (this.composer.text === this.#unsent.text) this.composer.text = "";
-    this.#unsent = null;
+    const { unsent, text } = this.composer;
+    if (!unsent || !this.fold.find(unsent.id)) return;
+    if (text === unsent.text) this.composer.text = "";
+    this.composer.unsent = null;
     this.view.tell("");
   }
 

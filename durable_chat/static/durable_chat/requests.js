@@ -3,6 +3,9 @@
 /** However slow a network is, whoever sent something hears by then whether it arrived, in milliseconds. */
 const PATIENCE = 30_000;
 
+/** Browsers let 64 KiB outlive their page; a character is at most three bytes of that. */
+const LIGHT = 20_000;
+
 /** An answer that asking again will not change. Its message is the server's sentence, or empty. */
 export class Refused extends Error {
   /** @param {number} status @param {string} sentence */
@@ -33,12 +36,14 @@ export async function sentenceOf(response) {
  *
  * @param {string} url
  * @param {string} csrfToken
- * @param {any} [body]
+ * @param {any} [content]
  * @throws {Refused} when the server answered with an error; whatever fetch throws when it did not answer
  */
-export async function post(url, csrfToken, body = {}) {
+export async function post(url, csrfToken, content = {}) {
   const headers = { "content-type": "application/json", "x-csrftoken": csrfToken };
-  const response = await answered(fetch(url, { method: "POST", headers, body: JSON.stringify(body), ...patience() }));
+  const body = JSON.stringify(content);
+  const keepalive = body.length < LIGHT; // who sends and leaves has sent
+  const response = await answered(fetch(url, { method: "POST", headers, body, keepalive, ...patience() }));
   await response.text(); // a body that nobody reads looks like an aborted request
 }
 
