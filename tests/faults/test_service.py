@@ -97,7 +97,9 @@ async def test_the_service_is_away_for_a_while(
     readers = [DurableReader(person, conversation), SocketReader(person, conversation)]
     async with following(*readers):
         await until(lambda: all(words(20) in reader.text for reader in readers))
-        elsewhere.gate.shut() if death == "shut" else elsewhere.kill()
+        await (
+            asyncio.to_thread(elsewhere.gate.shut) if death == "shut" else _killed_between_appends(elsewhere)
+        )
         refused = await person.http.get("/api/chat-stream", params={"id": idle, "offset": "-1"})
         assert refused.status_code == 503
         assert float(refused.headers["retry-after"]) >= 0
@@ -112,6 +114,18 @@ async def test_the_service_is_away_for_a_while(
             await reader.arrives(at=chunks)
     await until(lambda: _taken(person, idle))
     assert echoes(await settled(person, idle, directory=server.directory)) == ["m-1"]
+
+
+async def _killed_between_appends(elsewhere: service.Service) -> None:
+    """The reference server files a message and its producer apart.
+
+    When it dies between the two, a message that is sent again is another one to it.
+    """
+    hold = gate.Hold()
+    elsewhere.gate.faults.append(("POST", hold))
+    await asyncio.wrap_future(hold.arrived)
+    elsewhere.kill()
+    hold.let_go.set_result(None)
 
 
 async def test_a_service_that_falls_silent(

@@ -115,7 +115,10 @@ def test_nothing_leaks(site: Site, packages: None, streams_env: Mapping[str, str
 
 def assert_searchable(places: Mapping[str, bytes]) -> None:
     """The search finds what is there: in the answers, the log, the rows and the streams."""
-    found = {Path(place).suffix for place, held in places.items() if CONTROL.encode() in held}
+    # A row may still be in the database's log, which the last connection alone takes away.
+    found = {
+        Path(place).suffix.removesuffix("-wal") for place, held in places.items() if CONTROL.encode() in held
+    }
     assert {"", ".log", ".sqlite3"} <= found, found
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -271,6 +272,19 @@ async def garbage(exchange: Exchange) -> None:
     """Something else answers, in another language."""
     exchange.writer.write(b"SSH-2.0-OpenSSH_9.6\r\n")
     exchange.reset()
+
+
+class Hold:
+    """A fault: a request is kept here until it is let go, and so lost. Meanwhile the server has none."""
+
+    def __init__(self) -> None:
+        self.arrived: Future[None] = Future()
+        self.let_go: Future[None] = Future()
+
+    async def __call__(self, exchange: Exchange) -> None:
+        self.arrived.set_result(None)
+        await asyncio.wrap_future(self.let_go)
+        exchange.reset()
 
 
 async def login_page(exchange: Exchange) -> None:
