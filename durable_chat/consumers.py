@@ -89,6 +89,8 @@ class ConversationConsumer(AsyncWebsocketConsumer):
         except StreamError as error:
             log.warning("WebSocket of %s ended: %s", conversation.pk, type(error).__name__)
             await self.close(CLOSE_TRY_AGAIN)
+        except OSError:
+            pass  # the other side has left, as `disconnect` is about to be told
         except Exception as error:  # noqa: BLE001 - each is answered
             await self.close(_code(error))
 
@@ -99,6 +101,8 @@ class ConversationConsumer(AsyncWebsocketConsumer):
                 await asyncio.sleep(min(PING_SECONDS, conf.get().reauthorise_seconds))
                 await watch.renew()
                 await self.send(text_data=PING)
+        except OSError:
+            pass
         except Exception as error:  # noqa: BLE001 - each is answered
             relaying.cancel()
             await self.close(_code(error))
