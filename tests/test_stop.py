@@ -99,7 +99,7 @@ async def test_the_flag_of_what_has_ended_says_nothing(chatter: Chatter) -> None
 
 async def test_a_stopped_answer_is_marked_in_the_row_and_in_the_stream(chatter: Chatter) -> None:
     await chatter.send(LONG)
-    await until(lambda: _spoken(chatter))
+    await until(lambda: _said(chatter, "w1 "))
     await chatter.http.delete(f"/api/chat?id={chatter.id}")
     await is_stopped(chatter)
     answer = (await chatter.hydrate())["messages"][-1]
@@ -118,8 +118,8 @@ async def test_an_interrupted_answer_is_marked(chatter: Chatter) -> None:
     assert (await chatter.hydrate())["messages"][-1]["metadata"] == {"durable_chat": {"ended": "interrupted"}}
 
 
-async def _spoken(chatter: Chatter) -> bool:
-    return any(chunk.get("delta") == "w1 " for chunk in await chatter.chunks())
+async def _said(chatter: Chatter, word: str) -> bool:
+    return any(chunk.get("delta") == word for chunk in await chatter.chunks())
 
 
 closed: list[str] = []
@@ -138,6 +138,7 @@ async def closing(prompt: Prompt) -> AsyncIterator[str]:
 async def test_the_provider_is_closed(chatter: Chatter, settings: Any) -> None:
     settings.DURABLE_CHAT = {"PROVIDER": {"BACKEND": "tests.test_stop.closing"}}
     await chatter.send("hello")
+    await until(lambda: _said(chatter, "word "))  # before, there may be none to be closed
     await chatter.http.delete(f"/api/chat?id={chatter.id}")
     await is_stopped(chatter)
     assert closed == [(await the_run(chatter.id)).pk]
