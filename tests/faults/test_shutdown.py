@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -121,37 +122,32 @@ def socket(person: Person, conversation: str) -> websockets.connect:
     )
 
 
-async def test_where_no_handler_can_be_installed_the_lease_covers_it(serve: Serve) -> None:
-    """Requests of a WSGI server run beside the main thread; it dies at once."""
-    leaves, stays = serve(kind="wsgi"), serve()
+async def interrupted(leaves: LiveServer, stays: LiveServer, *, by: Callable[[], None]) -> None:
+    """One server ends in the middle of an answer, which the other then ends."""
     async with Person(leaves.base) as person, person.at(stays.base) as elsewhere:
         conversation, run_id = await asked(person, ENDLESS)
         reader = DurableReader(person, conversation)
         async with following(reader):
             await until(lambda: words(10) in reader.text)
-            leaves.terminate()
+            by()
             await ends(leaves)
             reader.person = elsewhere
             chunks = await settled(elsewhere, conversation, directory=stays.directory)
             assert chunks[the_end(chunks, run_id)]["code"] == "interrupted"
             await reader.arrives(at=chunks)
+
+
+async def test_where_no_handler_can_be_installed_the_lease_covers_it(serve: Serve) -> None:
+    """Requests of a WSGI server run beside the main thread; it dies at once."""
+    leaves, stays = serve(kind="wsgi"), serve()
+    await interrupted(leaves, stays, by=leaves.terminate)
 
 
 @pytest.mark.parametrize("kind", ["uvicorn", "daphne", "wsgi"])
 async def test_a_process_that_is_interrupted_leaves_no_lease(serve: Serve, kind: Any) -> None:
     """Ctrl-C, or a reloader: whoever looks next need not wait for the lease, which is endless here."""
     leaves, stays = serve(kind=kind, lease_seconds=3600), serve(lease_seconds=3600)
-    async with Person(leaves.base) as person, person.at(stays.base) as elsewhere:
-        conversation, run_id = await asked(person, ENDLESS)
-        reader = DurableReader(person, conversation)
-        async with following(reader):
-            await until(lambda: words(10) in reader.text)
-            leaves.interrupt()
-            await ends(leaves)
-            reader.person = elsewhere
-            chunks = await settled(elsewhere, conversation, directory=stays.directory)
-            assert chunks[the_end(chunks, run_id)]["code"] == "interrupted"
-            await reader.arrives(at=chunks)
+    await interrupted(leaves, stays, by=leaves.interrupt)
 
 
 async def test_the_command_that_recovers_ends_its_answers_as_servers_do(serve: Serve) -> None:
