@@ -79,7 +79,8 @@ class ConversationConsumer(AsyncWebsocketConsumer):
     async def _relay(self, conversation: Conversation, offset: str) -> None:
         try:
             async for frame in frames(conversation, offset):
-                await self.send(text_data=frame)
+                if not await self._told(frame):
+                    return
         except (StreamNotFound, StreamGone):
             with suppress(StreamError):
                 await loop.call(mend, conversation.pk)
@@ -89,8 +90,6 @@ class ConversationConsumer(AsyncWebsocketConsumer):
         except StreamError as error:
             log.warning("WebSocket of %s ended: %s", conversation.pk, type(error).__name__)
             await self.close(CLOSE_TRY_AGAIN)
-        except OSError:
-            pass  # the other side has left, as `disconnect` is about to be told
         except Exception as error:  # noqa: BLE001 - each is answered
             await self.close(_code(error))
 
@@ -100,12 +99,19 @@ class ConversationConsumer(AsyncWebsocketConsumer):
             while True:
                 await asyncio.sleep(min(PING_SECONDS, conf.get().reauthorise_seconds))
                 await watch.renew()
-                await self.send(text_data=PING)
-        except OSError:
-            pass
+                if not await self._told(PING):
+                    return
         except Exception as error:  # noqa: BLE001 - each is answered
             relaying.cancel()
             await self.close(_code(error))
+
+    async def _told(self, text: str) -> bool:
+        """Whether the other side is still there; if not, `disconnect` is about to be called."""
+        try:
+            await self.send(text_data=text)
+        except OSError:
+            return False
+        return True
 
     async def _depart(self, relaying: "asyncio.Task[None]") -> None:
         await departure.comes()

@@ -209,19 +209,26 @@ async def test_who_may_go_on_goes_on(
         await events.aclose()  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("permission", ["broken", "away"])
 async def test_a_permission_that_fails_closes(
     ada: Chatter,
     settings: Any,
+    permission: str,
 ) -> None:
     settings.DURABLE_CHAT = BRIEFLY
     async with Socket(ada, f"/ws/chat/{ada.id}") as socket:
         assert await socket.frame() == {"type": "ping"}
-        settings.DURABLE_CHAT = BRIEFLY | {"PERMISSION": "tests.test_watch.broken"}
+        settings.DURABLE_CHAT = BRIEFLY | {"PERMISSION": f"{__name__}.{permission}"}
         assert await socket.ends() == CLOSE_TRY_AGAIN
 
 
 def broken(visitor: Visitor, conversation: Conversation, action: str) -> bool:
     raise ZeroDivisionError
+
+
+def away(visitor: Visitor, conversation: Conversation, action: str) -> bool:
+    """As one that asks a directory over the network: no error of the socket's own."""
+    raise ConnectionRefusedError
 
 
 def test_under_wsgi(site: None, settings: Any) -> None:
