@@ -37,6 +37,17 @@ def waits(tab: Tab, text: str) -> None:
     expect(line(tab).last).not_to_have_attribute("data-pending", "")
 
 
+def in_line(visitor: Visitor) -> Tab:
+    """A new conversation in which two messages wait behind a long answer."""
+    tab = visitor.begin()
+    tab.send(LONG)
+    expect(tab.answer).to_contain_text("w3 ")
+    for text in ("words=2", "words=4"):
+        tab.send(text)
+        waits(tab, text)
+    return tab
+
+
 def test_messages_wait_in_order_and_across_reloads(queueing: Visitor) -> None:
     tab = queueing.begin()
     tab.send(LONG)
@@ -77,12 +88,7 @@ def test_a_narrow_page_has_room_for_the_line_and_for_sending(queueing: Visitor) 
 
 
 def test_a_message_is_withdrawn(queueing: Visitor) -> None:
-    tab = queueing.begin()
-    tab.send(LONG)
-    expect(tab.answer).to_contain_text("w3 ")
-    for text in ("words=2", "words=4"):
-        tab.send(text)
-        waits(tab, text)
+    tab = in_line(queueing)
     other = queueing.open(tab.page.url)
     expect(line(other)).to_have_count(2)
     for each in (tab, other):  # one that made its line, and one that was rendered with it
@@ -121,12 +127,7 @@ def test_a_message_that_was_withdrawn_elsewhere(queueing: Visitor) -> None:
 
 
 def test_whoever_stands_on_a_message_whose_turn_comes_goes_on_writing(queueing: Visitor) -> None:
-    tab = queueing.begin()
-    tab.send(LONG)
-    expect(tab.answer).to_contain_text("w3 ")
-    for text in ("words=2", "words=4"):
-        tab.send(text)
-        waits(tab, text)
+    tab = in_line(queueing)
     line(tab).first.get_by_role("button", name="Withdraw").focus()
     queueing.open(tab.page.url).stop_button.click()
     expect(tab.answer).to_have_text(words(4))
