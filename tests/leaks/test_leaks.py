@@ -53,7 +53,7 @@ def environment(told: Mapping[str, str], streams_env: Mapping[str, str]) -> dict
 
 @pytest.fixture
 def site(
-    tmp_path: Path, told: Mapping[str, str], streams_env: Mapping[str, str], request: Any
+    tmp_path: Path, told: Mapping[str, str], streams_env: Mapping[str, str], own_service: Service | None
 ) -> Iterator[Site]:
     server = LiveServer(tmp_path, env=environment(told, streams_env))
     server.migrate()
@@ -63,10 +63,7 @@ def site(
             "createsuperuser", "--noinput", "--verbosity=0", f"--username={name}", email, **password
         )
     server.start()
-    directories = [tmp_path]
-    if streams_env:
-        service: Service = request.getfixturevalue("shared_service")
-        directories.append(service.directory)
+    directories = [tmp_path, *([own_service.directory] if own_service else [])]
     with Wire(server.base) as wire:
         yield Site(server, wire, told, directories)
     server.end()
