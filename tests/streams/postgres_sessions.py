@@ -3,7 +3,7 @@
 import asyncio
 
 from durable_chat.streams.embedded.postgres import PostgresStore
-from durable_chat.streams.embedded.postgres_drain import CHANNEL
+from durable_chat.streams.embedded.postgres_commit import CHANNEL
 from tests.streams.postgres import Schema
 from tests.streams.store_contract import SOON, begun
 
@@ -12,7 +12,7 @@ def cut(schema: Schema, role: str = "%") -> int:
     """Have the server end this schema's connections; how many there were."""
     return len(
         schema.execute(
-            "SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a"
+            "SELECT pg_terminate_backend(a.pid, 5000) FROM pg_stat_activity a"
             " WHERE a.application_name LIKE %s AND a.pid <> pg_backend_pid()",
             f"{schema.name} {role}",
         )

@@ -2,19 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import psycopg
 import pytest
 
 from durable_chat.streams.embedded import postgres_threads
 from durable_chat.streams.embedded.postgres import PostgresStore
-from durable_chat.streams.embedded.postgres_connection import Database
-from durable_chat.streams.embedded.postgres_drain import Drain, Write
 from durable_chat.streams.protocol.errors import StreamNotFound
 from durable_chat.streams.protocol.expiry import Expiry
 from durable_chat.streams.protocol.forks import Fork
-from durable_chat.streams.stores import rules
 from durable_chat.streams.stores.base import Append, Batch, NewStream
 from tests.streams.postgres import Schema
 from tests.streams.postgres_sessions import blocked, listening
@@ -145,18 +141,6 @@ class TestDrain:
         )
         assert all(size <= 100 or count == 1 for size, count in drains)
         assert (await store.head("a")).tail == sum(sizes)
-
-    def test_takes_two_round_trips(self, schema: Schema, tmp_path: Path) -> None:
-        database = Database(schema.parameters)
-        with database.connect("test") as connection, (tmp_path / "wire").open("w") as wire:
-            connection.pgconn.trace(wire.fileno())
-            drain = Drain(database, connection)
-            drain.look_up([Write(lambda _: None, ("a",), creates=True)])
-            drain.insert("a", rules.create(NewStream(TEXT), now=0.0), Batch(b"x", 1))
-            drain.commit()
-            connection.pgconn.untrace()
-        assert (tmp_path / "wire").read_text().count("ReadyForQuery") == 2
-        assert schema.execute("SELECT data FROM durable_streams_batch") == [(b"x",)]
 
     async def test_nothing_of_a_deleted_stream_is_left(self, store: PostgresStore, schema: Schema) -> None:
         await store.create("a", NewStream(TEXT))

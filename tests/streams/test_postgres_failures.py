@@ -221,23 +221,26 @@ class TestConnections:
         careless = "-c synchronous_commit=off -c default_transaction_isolation=serializable"
         parameters = schema.parameters()
         database = Database(partial(dict, parameters, options=f"{parameters['options']} {careless}"))
+        told = "SELECT current_setting('synchronous_commit'), current_setting('transaction_isolation')"
         with database.connect("test") as connection:
+            assert database.at_once(connection, told, ()) == ("on", "read committed")
             database.begin(connection)
-            assert connection.execute("SHOW synchronous_commit").fetchone() == ("on",)
-            assert connection.execute("SHOW transaction_isolation").fetchone() == ("read committed",)
+            assert connection.execute(told).fetchone() == ("on", "read committed")
 
-    @pytest.mark.parametrize("writing", [False, True], ids=["reading", "writing"])
-    def test_behind_a_pooler_keep_nothing_in_the_session(self, schema: Schema, writing: bool) -> None:
+    @pytest.mark.parametrize("how", ["reading", "writing", "writing at once"])
+    def test_behind_a_pooler_keep_nothing_in_the_session(self, schema: Schema, how: str) -> None:
         parameters = dict(schema.parameters(), assume_role="pg_monitor")
         parameters["options"] += " -c synchronous_commit=off"
         database = Database(lambda: parameters, pooled=True)
         told = "SELECT current_user, current_setting('synchronous_commit'), current_setting('lock_timeout')"
         with database.connect("test") as connection:
             before = connection.execute(told).fetchone()
-            if writing:
+            if how == "writing":
                 database.begin(connection)
                 within = connection.execute(told).fetchone()
                 connection.commit()
+            elif how == "writing at once":
+                within = database.at_once(connection, told, ())
             else:
                 with database.reading(connection):
                     within = connection.execute(told).fetchone()

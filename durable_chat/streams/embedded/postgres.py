@@ -91,13 +91,13 @@ class PostgresStore(ThreadedStore[Connection, Drain]):
 
     def _append(self, path: str, append: Append, drain: Drain) -> Appended:
         row, stamp = self._find(path, drain), append.producer
-        producer = None if stamp is None else drain.producer_of(row, stamp)
+        producer = None if stamp is None else drain.producer_of(path, stamp)
         if not rules.check_append(row.stream, append, producer):
             return Appended(row.stream, new=False, producer=producer)
         stream = rules.apply_append(row.stream, append, now=self._clock())
         drain.append(path, stream, append.batch)
         if stamp is not None:
-            drain.remember(row, stamp)
+            drain.remember(path, stamp)
         return Appended(stream, new=True, producer=rules.producer_after(append, producer))
 
     def _delete(self, path: str, drain: Drain) -> None:

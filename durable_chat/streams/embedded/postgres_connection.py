@@ -1,8 +1,8 @@
 """The connections that the PostgreSQL store opens for itself, and what becomes of their errors."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
@@ -25,14 +25,15 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
     "tcp_user_timeout": 10_000,
 }
 
-# What was acknowledged is committed, whatever the site chose for itself; and nobody, not even a process that
-# was stopped in the middle, holds a stream's lock for long.
+# What was acknowledged is committed, whatever the site chose for itself; a row that was waited for is seen as
+# it is then; and nobody, not even a process that was stopped in the middle, holds a stream's lock for long.
 _SETTINGS: Final = """
 SELECT set_config('statement_timeout', '30s', %(local)s),
        set_config('lock_timeout', %(lock)s, %(local)s),
        set_config('idle_in_transaction_session_timeout', '5s', %(local)s),
        set_config('synchronous_commit',
                   replace(current_setting('synchronous_commit'), 'off', 'on'), %(local)s),
+       set_config('default_transaction_isolation', 'read committed', %(local)s),
        set_config('role', coalesce(%(role)s, current_setting('role')), %(local)s)
 """
 
@@ -93,6 +94,16 @@ class Database:
             self._settle(connection, local=True)
             yield
 
+    def at_once(self, connection: Connection, statement: str, given: Sequence[Any]) -> tuple[Any, ...] | None:
+        """A statement that is a transaction by itself, in one round trip; the row that it gives, if any."""
+        if not self.pooled:
+            return connection.execute(statement, given, binary=True).fetchone()
+        with pipelined(connection):
+            self.begin(connection)
+            found = connection.execute(statement, given, binary=True)
+            connection.execute("COMMIT")
+        return found.fetchone()
+
     def _settle(self, connection: Connection, *, local: bool) -> None:
         settings = {
             "local": local,
@@ -117,6 +128,14 @@ def snapshot(connection: Connection) -> Iterator[None]:
     """Several statements that see one state of the database, on a connection that reads."""
     with connection.transaction():
         yield
+
+
+def is_open(connection: Connection) -> bool:
+    """Whether the server has not ended an idle connection, as far as has been heard. Asks nobody."""
+    with suppress(psycopg.OperationalError):
+        for _ in range(2):  # its last words, and that there are no more
+            connection.pgconn.consume_input()
+    return not connection.closed
 
 
 def told(error: Exception) -> Exception:

@@ -13,8 +13,8 @@ import orjson
 import psycopg
 
 from durable_chat.streams.embedded import postgres_tables as tables
+from durable_chat.streams.embedded.postgres_commit import CHANNEL
 from durable_chat.streams.embedded.postgres_connection import Connection, Database
-from durable_chat.streams.embedded.postgres_drain import CHANNEL
 from durable_chat.streams.stores.waiters import Waiters
 
 logger = logging.getLogger(__name__)

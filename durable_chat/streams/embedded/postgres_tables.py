@@ -1,4 +1,4 @@
-"""The PostgreSQL store's rows, and the statements that read them."""
+"""The PostgreSQL store's rows, and the statements that read or lock them."""
 
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -53,6 +53,32 @@ WHERE s.path > %s AND s.path >= %s AND starts_with(s.path, %s) AND NOT s.deleted
 ORDER BY s.path LIMIT %s
 """  # noqa: S608 - constants
 _ENDED: Final = "SELECT path FROM durable_streams_stream WHERE ends <= %s ORDER BY ends LIMIT %s"
+
+# ``xmin`` names the transaction that wrote the row as it is: whoever writes it next changes that.
+_VERSIONED: Final = f"s.path, s.xmin::text::bigint, {COLUMNS}"
+# By key, so that two processes which want the same streams never wait for each other crosswise.
+_LOCK: Final = f"""
+SELECT {_VERSIONED} FROM durable_streams_stream s WHERE s.path = ANY(%s) ORDER BY s.id FOR UPDATE
+"""  # noqa: S608 - constants
+# A delete may end in a source: what it will want is locked in the same order, before it holds anything.
+_LOCK_LINEAGES: Final = f"""
+WITH RECURSIVE lineage (path, source) AS (
+    SELECT s.path, s.source FROM durable_streams_stream s WHERE s.path = ANY(%s)
+    UNION
+    SELECT s.path, s.source FROM durable_streams_stream s JOIN lineage ON s.path = lineage.source
+)
+SELECT {_VERSIONED} FROM durable_streams_stream s
+WHERE s.path = ANY(ARRAY(SELECT path FROM lineage) || %s) ORDER BY s.id FOR UPDATE
+"""  # noqa: S608 - constants
+_PRODUCERS: Final = """
+SELECT s.path, p.producer_id, p.epoch, p.seq
+FROM unnest(%s::text[], %s::text[]) AS wanted (path, producer_id)
+JOIN durable_streams_stream s ON s.path = wanted.path
+JOIN durable_streams_producer p ON p.stream_id = s.id AND p.producer_id = wanted.producer_id
+"""
+_KEYS: Final = """
+SELECT nextval(pg_get_serial_sequence('durable_streams_stream', 'id')) FROM generate_series(1, %s)
+"""
 
 Batches: TypeAlias = Iterable[tuple[int, int, bytes]]
 
@@ -152,3 +178,48 @@ def scan(connection: Connection, *, prefix: str, after: str, limit: int, now: fl
 def ended(connection: Connection, *, now: float, limit: int) -> list[str]:
     """Paths of streams that have expired at ``now``, the oldest first."""
     return [path for (path,) in connection.execute(_ENDED, (now, Int8(limit)))]
+
+
+def lock(
+    connection: Connection, paths: Collection[str], deleted: Collection[str] = ()
+) -> Iterable[tuple[Any, ...]]:
+    """Hold what is kept at these paths until the transaction ends, and all that a delete may come to.
+
+    Gives the path, the row's version and what ``row`` takes, for each that is there.
+    """
+    if not deleted:
+        return connection.execute(_LOCK, (list(paths),), binary=True)
+    return connection.execute(_LOCK_LINEAGES, (list(deleted), list(paths)), binary=True)
+
+
+def producers(
+    connection: Connection, stamped: Collection[tuple[str, str]]
+) -> Iterable[tuple[str, str, int, int]]:
+    """Path, id, epoch and sequence number of each producer (path, id) that is remembered.
+
+    A statement of its own, behind the lock: it sees what the lock's last holder committed.
+    """
+    if not stamped:
+        return ()
+    return connection.execute(_PRODUCERS, columns(stamped, 2), binary=True)
+
+
+def keys(connection: Connection, count: int) -> Iterable[tuple[int]]:
+    """So many keys for new streams."""
+    return connection.execute(_KEYS, (Int8(count),), binary=True) if count else ()
+
+
+def columns(rows: Collection[tuple[Any, ...]], width: int) -> list[Any]:
+    """Rows as one array a column."""
+    if not rows:
+        return [[] for _ in range(width)]
+    return [
+        numbers(column) if isinstance(column[0], int | float | None) else list(column)
+        for column in zip(*rows, strict=True)
+    ]
+
+
+def numbers(column: Iterable[float | None]) -> str:
+    """An array as its text: a list of numbers gets the narrowest type that holds them, and so one
+    statement several plans."""
+    return f"{{{','.join('NULL' if number is None else repr(number) for number in column)}}}"

@@ -6,13 +6,21 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Final, Generic, TypeVar, cast
+from typing import Final, Generic, TypeAlias, TypeVar, cast
 
 import psycopg
 from psycopg import errors
 
-from durable_chat.streams.embedded.postgres_connection import Connection, Database, spoils_all, told
+from durable_chat.streams.embedded.postgres_commit import at_once, commit
+from durable_chat.streams.embedded.postgres_connection import (
+    Connection,
+    Database,
+    is_open,
+    spoils_all,
+    told,
+)
 from durable_chat.streams.embedded.postgres_drain import Drain, Unforeseen, Write
+from durable_chat.streams.embedded.postgres_memory import Memory
 from durable_chat.streams.protocol.errors import StreamError, Unavailable
 from durable_chat.streams.stores.jobs import Inbox, Job, Outcome, settle
 from durable_chat.streams.stores.waiters import Waiters
@@ -20,6 +28,9 @@ from durable_chat.streams.stores.waiters import Waiters
 logger = logging.getLogger(__name__)
 
 S = TypeVar("S")
+
+_Done: TypeAlias = tuple[list[Outcome], dict[str, int | None]]
+"""How the jobs ended, and where the streams moved."""
 
 _COMMITTED_AT_ONCE: Final = 256  # appends in one transaction
 _BYTES_AT_ONCE: Final = 64 * 1024 * 1024  # a statement of 1 GiB ends the connection
@@ -112,6 +123,8 @@ class Writer(_Worker[Drain]):
         self._waiters = waiters
         self._sweep: Job[Drain] = Job(Write(sweep))
         self._next_sweep = time.monotonic() + _SWEEP_SECONDS
+        self._memory = Memory()
+        self._committing = False  # then a connection that is lost may have committed, and who knows
 
     def _turn(self) -> bool:
         patience = max(0.0, self._next_sweep - time.monotonic())
@@ -132,28 +145,52 @@ class Writer(_Worker[Drain]):
     def _commit(
         self, jobs: list[Job[Drain]], *, attempts: int, more: frozenset[str] = frozenset()
     ) -> list[Outcome]:
-        committing = False
+        self._committing = False
         try:
-            drain = Drain(self._database, self._open())
-            drain.look_up([cast(Write, job.work) for job in jobs], more=more)
-            outcomes = [_attempt(job, drain) for job in jobs]
-            committing = True
-            drain.commit()
+            done = None if more else self._by_memory(jobs)
+            if done is None:
+                done = self._by_looking_up(jobs, more)
         except Unforeseen as unforeseen:
             self._roll_back()
             return self._commit(jobs, attempts=attempts, more=more.union(unforeseen.paths))
         except Exception as error:  # noqa: BLE001 - handed to the callers
-            return self._recover(jobs, error, committing=committing, attempts=attempts - 1)
-        for path, tail in drain.moved.items():
+            return self._recover(jobs, error, attempts=attempts - 1)
+        outcomes, moved = done
+        for path, tail in moved.items():
             self._waiters.wake(path, tail)
         return outcomes
 
-    def _recover(
-        self, jobs: list[Job[Drain]], error: Exception, *, committing: bool, attempts: int
-    ) -> list[Outcome]:
+    def _by_memory(self, jobs: list[Job[Drain]]) -> _Done | None:
+        """In one round trip, if the rows are known and still as they are known."""
+        drain = Drain(self._database, self._open())
+        if not drain.recall(_writes(jobs), self._memory) or not is_open(drain.connection):
+            return None
+        outcomes = [_attempt(job, drain) for job in jobs]
+        self._committing = True
+        version = at_once(drain)
+        if version is None:
+            self._committing = False
+            return None
+        drain.impart(self._memory, version)
+        return outcomes, drain.moved
+
+    def _by_looking_up(self, jobs: list[Job[Drain]], more: frozenset[str]) -> _Done:
+        """In two round trips: the first locks the rows and tells what they are."""
+        drain = Drain(self._database, self._open())
+        drain.look_up(_writes(jobs), more=more)
+        outcomes = [_attempt(job, drain) for job in jobs]
+        self._committing = True
+        drain.impart(self._memory, commit(drain))
+        return outcomes, drain.moved
+
+    def _drop(self) -> None:
+        super()._drop()
+        self._memory.clear()
+
+    def _recover(self, jobs: list[Job[Drain]], error: Exception, *, attempts: int) -> list[Outcome]:
         self._roll_back()
-        lost = self._lost()  # while committing, who knows whether it was committed
-        if attempts and (isinstance(error, _COLLISIONS) or (lost and not committing)):
+        lost = self._lost()
+        if attempts and (isinstance(error, _COLLISIONS) or (lost and not self._committing)):
             return self._commit(jobs, attempts=attempts)
         if (
             len(jobs) > 1
@@ -181,6 +218,10 @@ class Writer(_Worker[Drain]):
         if self._connection is not None:
             with suppress(psycopg.Error):
                 self._connection.rollback()
+
+
+def _writes(jobs: list[Job[Drain]]) -> list[Write]:
+    return [cast(Write, job.work) for job in jobs]
 
 
 def _portions(jobs: list[Job[Drain]]) -> Iterator[list[Job[Drain]]]:
