@@ -6,9 +6,10 @@ import orjson
 from psycopg.types.numeric import Int8
 
 from durable_chat.streams.embedded.postgres_connection import pipelined
-from durable_chat.streams.embedded.postgres_drain import Drain, Entry
+from durable_chat.streams.embedded.postgres_drain import PostgresDrain
 from durable_chat.streams.embedded.postgres_tables import columns, numbers
 from durable_chat.streams.stores.base import Stream
+from durable_chat.streams.stores.drain import Entry
 
 _Advance: TypeAlias = tuple[int, int, float, float | None, int]
 """A stream's key, tail, last use, end, and by how many bytes it grew."""
@@ -71,7 +72,7 @@ SELECT {_VERSION}, {_NOTIFY} FROM same
 """  # noqa: S608 - constants
 
 
-def commit(drain: Drain) -> int:
+def commit(drain: PostgresDrain) -> int:
     """Write what was decided on rows that were looked up, tell the other processes, and commit: in one round
     trip. The version of the rows that were written."""
     execute = drain.connection.execute
@@ -90,7 +91,7 @@ def commit(drain: Drain) -> int:
     return version or 0  # nothing was written
 
 
-def at_once(drain: Drain) -> int | None:
+def at_once(drain: PostgresDrain) -> int | None:
     """The same on rows that were recalled, in one round trip with asking whether that is what they are.
 
     ``None`` if not, or if there is more to do than to append; then nothing is written.
@@ -99,14 +100,14 @@ def at_once(drain: Drain) -> int | None:
     if not drain.moved or not all(map(_merely_advanced, entries)):
         return None
     known = [(entry.row.id, entry.version) for entry in entries]
-    advanced = [_advance(entry) for entry in entries if entry.changed]
+    advanced = [_advance(entry) for entry in drain.changed.values()]
     arrays = [*columns(advanced, 5), *columns(drain.batches, 4), *columns(_stamped(drain), 4)]
     given = [*columns(known, 2), len(known), *arrays, _payload(drain)]
     found = drain.database.at_once(drain.connection, _AT_ONCE, given)
     return None if found is None else found[0]
 
 
-def _erase(drain: Drain) -> None:
+def _erase(drain: PostgresDrain) -> None:
     if drain.forgotten:
         drain.connection.execute(_FORGET, (numbers(drain.forgotten),))
     if drain.erased:
@@ -114,13 +115,11 @@ def _erase(drain: Drain) -> None:
             drain.connection.execute(statement, (numbers(drain.erased),))
 
 
-def _write_streams(drain: Drain) -> list[_Advance]:
+def _write_streams(drain: PostgresDrain) -> list[_Advance]:
     """Write what is not merely longer than it was; what is."""
     execute = drain.connection.execute
     advanced: list[_Advance] = []
-    for path, entry in sorted(drain.entries.items()):  # or two that create the same wait crosswise
-        if entry is None or not entry.changed:
-            continue
+    for path, entry in sorted(drain.changed.items()):  # or two that create the same wait crosswise
         key, stream = entry.row
         if entry.before is None:
             execute(_INSERT, (Int8(key), path, *_origin(stream), *_progress(entry)))
@@ -145,17 +144,16 @@ def _advance(entry: Entry) -> _Advance:
     return entry.row.id, stream.tail, stream.touched, stream.ends, entry.grown
 
 
-def _stamped(drain: Drain) -> list[tuple[int, str, int, int]]:
+def _stamped(drain: PostgresDrain) -> list[tuple[int, str, int, int]]:
     return [
         (entry.row.id, name, state.epoch, state.seq)
-        for entry in drain.entries.values()
-        if entry is not None
+        for entry in drain.changed.values()
         for name in entry.stamped
         if (state := entry.producers[name]) is not None
     ]
 
 
-def _payload(drain: Drain) -> str:
+def _payload(drain: PostgresDrain) -> str:
     """Who moved where; nothing when that is too much, which says: look for yourselves."""
     payload = orjson.dumps(list(drain.moved.items()))
     return payload.decode() if len(payload) <= _PAYLOAD_BYTES else ""

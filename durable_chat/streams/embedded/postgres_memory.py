@@ -4,8 +4,8 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Final, NamedTuple, TypeAlias
 
-from durable_chat.streams.embedded.postgres_tables import Row
 from durable_chat.streams.protocol.producers import ProducerState
+from durable_chat.streams.stores.drain import Row
 
 _STREAMS: Final = 4_096
 _PRODUCERS: Final = 64  # of one stream

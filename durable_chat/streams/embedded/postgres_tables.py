@@ -1,7 +1,7 @@
 """The PostgreSQL store's rows, and the statements that read or lock them."""
 
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from psycopg.types.numeric import Int8
 
@@ -13,6 +13,7 @@ from durable_chat.streams.protocol.producers import ProducerStamp
 from durable_chat.streams.stores import rules
 from durable_chat.streams.stores.base import Page, Stream
 from durable_chat.streams.stores.catalogue import Listed
+from durable_chat.streams.stores.drain import Row
 
 COLUMNS: Final = (
     "s.id, s.tag, s.content_type, s.ttl, s.expires_at, s.tail, s.closed, s.closer, s.closer_epoch,"
@@ -81,13 +82,6 @@ SELECT nextval(pg_get_serial_sequence('durable_streams_stream', 'id')) FROM gene
 """
 
 Batches: TypeAlias = Iterable[tuple[int, int, bytes]]
-
-
-class Row(NamedTuple):
-    """A stream and the key of its row."""
-
-    id: int
-    stream: Stream
 
 
 def row(values: Iterable[Any]) -> Row:

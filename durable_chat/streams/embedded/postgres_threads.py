@@ -19,10 +19,12 @@ from durable_chat.streams.embedded.postgres_connection import (
     spoils_all,
     told,
 )
-from durable_chat.streams.embedded.postgres_drain import Drain, Unforeseen, Write
+from durable_chat.streams.embedded.postgres_drain import PostgresDrain, Unforeseen
 from durable_chat.streams.embedded.postgres_memory import Memory
 from durable_chat.streams.protocol.errors import StreamError, Unavailable
+from durable_chat.streams.stores.drain import Drain, Write
 from durable_chat.streams.stores.jobs import Inbox, Job, Outcome, settle
+from durable_chat.streams.stores.threaded import SWEPT_AT_ONCE
 from durable_chat.streams.stores.waiters import Waiters
 
 logger = logging.getLogger(__name__)
@@ -37,9 +39,6 @@ _BYTES_AT_ONCE: Final = 64 * 1024 * 1024  # a statement of 1 GiB ends the connec
 _READ_AT_ONCE: Final = 4
 _ATTEMPTS: Final = 5
 _SWEEP_SECONDS: Final = 60.0
-
-SWEPT_AT_ONCE: Final = 100
-"""How many expired streams one transaction erases at most."""
 
 # Another process was quicker: it created the same stream, or holds what this one needs. Nothing is written.
 _COLLISIONS: Final = (errors.UniqueViolation, errors.DeadlockDetected, errors.SerializationFailure)
@@ -162,7 +161,7 @@ class Writer(_Worker[Drain]):
 
     def _by_memory(self, jobs: list[Job[Drain]]) -> _Done | None:
         """In one round trip, if the rows are known and still as they are known."""
-        drain = Drain(self._database, self._open())
+        drain = PostgresDrain(self._database, self._open())
         if not drain.recall(_writes(jobs), self._memory) or not is_open(drain.connection):
             return None
         outcomes = [_attempt(job, drain) for job in jobs]
@@ -176,7 +175,7 @@ class Writer(_Worker[Drain]):
 
     def _by_looking_up(self, jobs: list[Job[Drain]], more: frozenset[str]) -> _Done:
         """In two round trips: the first locks the rows and tells what they are."""
-        drain = Drain(self._database, self._open())
+        drain = PostgresDrain(self._database, self._open())
         drain.look_up(_writes(jobs), more=more)
         outcomes = [_attempt(job, drain) for job in jobs]
         self._committing = True

@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import Final
 
 from durable_chat.streams.protocol.errors import StreamNotFound
-from durable_chat.streams.protocol.forks import Fork
 from durable_chat.streams.stores import rules, tables
-from durable_chat.streams.stores.base import Append, Appended, Created, NewStream, Page, Stream
+from durable_chat.streams.stores.base import Page, Stream
 from durable_chat.streams.stores.catalogue import Listed
+from durable_chat.streams.stores.drain import Drain, Row, Write
 from durable_chat.streams.stores.file import File, Synchronous
 from durable_chat.streams.stores.recent import RECENT_BYTES, Glance, Windows
-from durable_chat.streams.stores.tables import Row
+from durable_chat.streams.stores.sqlite_drain import SQLiteDrain
 from durable_chat.streams.stores.threaded import ThreadedStore
-from durable_chat.streams.stores.threads import SWEPT_AT_ONCE, Reader, Transaction, Writer
+from durable_chat.streams.stores.threads import Reader, Writer
 
 _READERS: Final = 2
 
 
-class SQLiteStore(ThreadedStore[sqlite3.Connection, Transaction]):
+class SQLiteStore(ThreadedStore[sqlite3.Connection]):
     """Keeps streams in the file at ``path``; other processes may use it too. A ``CataloguedStore``.
 
     ``synchronous`` is SQLite's: with FULL what was acknowledged survives a power cut, with NORMAL only the
@@ -55,75 +55,11 @@ class SQLiteStore(ThreadedStore[sqlite3.Connection, Transaction]):
         readers = (Reader("reader", file, self._reads, glance=self._glance) for _ in range(_READERS))
         self._hire([self._writer, *readers])
 
-    async def create(self, path: str, new: NewStream) -> Created:
-        self._crew.start()
-        return await self._writes.ask(partial(self._create, path, new))
-
-    async def append(self, path: str, append: Append) -> Appended:
-        self._crew.start()
-        return await self._writes.ask(partial(self._append, path, append))
-
-    async def delete(self, path: str) -> None:
-        self._crew.start()
-        await self._writes.ask(partial(self._delete, path))
-
     async def scan(self, *, prefix: str = "", after: str = "", limit: int) -> list[Listed]:
         self._crew.start()
         return await self._reads.ask(
             partial(tables.scan, prefix=prefix, after=after, limit=limit, now=self._clock())
         )
-
-    async def sweep(self, *, limit: int) -> int:
-        self._crew.start()
-        return await self._writes.ask(partial(self._sweep, limit=limit))
-
-    def _create(self, path: str, new: NewStream, transaction: Transaction) -> Created:
-        row = self._look(path, transaction)
-        source = None if new.fork is None else self._look(new.fork.source, transaction)
-        if row is not None:
-            rules.check_create(row.stream, new, source=None if source is None else source.stream)
-            return Created(row.stream, new=False)
-        if new.fork is not None:
-            new = _fork(new, new.fork, source, transaction.connection)
-        stream = rules.create(new, now=self._clock())
-        tables.insert(transaction.connection, path, stream, new.batch)
-        transaction.write(path, stream, new.batch)
-        return Created(stream, new=True)
-
-    def _append(self, path: str, append: Append, transaction: Transaction) -> Appended:
-        row = self._there(path, transaction)
-        connection, stamp = transaction.connection, append.producer
-        producer = None if stamp is None else tables.producer_of(connection, row, stamp)
-        if not rules.check_append(row.stream, append, producer):
-            return Appended(row.stream, new=False, producer=producer)
-        stream = rules.apply_append(row.stream, append, now=self._clock())
-        tables.update(connection, Row(row.id, stream), append.batch)
-        if stamp is not None:
-            tables.remember(connection, row, stamp)
-        transaction.write(path, stream, append.batch)
-        transaction.move(path, stream)
-        return Appended(stream, new=True, producer=rules.producer_after(append, producer))
-
-    def _delete(self, path: str, transaction: Transaction) -> None:
-        transaction.delete(path, self._there(path, transaction))
-
-    def _there(self, path: str, transaction: Transaction) -> Row:
-        row = self._look(path, transaction)
-        if row is None:
-            raise StreamNotFound
-        rules.check_there(row.stream, now=self._clock())
-        return row
-
-    def _look(self, path: str, transaction: Transaction) -> Row | None:
-        """What is kept at a path, deleted or not. What has expired is deleted first."""
-        row = tables.find(transaction.connection, path)
-        if row is None or not rules.is_over(row.stream, now=self._clock()):
-            return row
-        transaction.delete(path, row)
-        return tables.find(transaction.connection, path)
-
-    def _touch(self, path: str, stream: Stream) -> Callable[[Transaction], None]:
-        return lambda transaction: tables.touch(transaction.connection, path, stream)
 
     def _attend(self) -> None:
         if not self._writer.watches:
@@ -162,22 +98,10 @@ class SQLiteStore(ThreadedStore[sqlite3.Connection, Transaction]):
             raise StreamNotFound
         now = self._clock()
         if rules.is_over(row.stream, now=now):
-            self._writes.tell(partial(self._look, path))
+            self._writes.tell(Write(partial(self._look, path), (path,), deletes=True))
         rules.check_there(row.stream, now=now)
         return row
 
-    def _sweep(self, transaction: Transaction, *, limit: int = SWEPT_AT_ONCE) -> int:
-        ended = tables.ended(transaction.connection, now=self._clock(), limit=limit)
-        for path in ended:
-            self._look(path, transaction)
-        return len(ended)
-
-
-def _fork(new: NewStream, fork: Fork, source: Row | None, connection: sqlite3.Connection) -> NewStream:
-    """The request with what it takes from its source, which has one fork more."""
-    if source is None:
-        raise StreamNotFound("There is no stream to fork.")
-    position = rules.check_fork(new, fork, source.stream)
-    new = rules.fork(new, fork, tables.page(connection, source, position, limit=1))
-    tables.update_forks(connection, Row(source.id, rules.forked(source.stream)))
-    return new
+    def _ended(self, drain: Drain, *, now: float, limit: int) -> list[str]:
+        assert isinstance(drain, SQLiteDrain)
+        return tables.ended(drain.connection, now=now, limit=limit)

@@ -1,30 +1,24 @@
 """The SQLite store's rows, and every statement that touches them."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from itertools import chain
-from typing import Final, NamedTuple
+from typing import Any, Final
 
 from durable_chat.streams.protocol import forks
 from durable_chat.streams.protocol.expiry import Expiry
 from durable_chat.streams.protocol.forks import Fork
 from durable_chat.streams.protocol.producers import ProducerStamp, ProducerState
 from durable_chat.streams.stores import rules
-from durable_chat.streams.stores.base import Batch, Page, Stream
+from durable_chat.streams.stores.base import Page, Stream
 from durable_chat.streams.stores.catalogue import Listed
+from durable_chat.streams.stores.drain import Entry, Row
 
 _BATCHES: Final = (
     "SELECT start, finish, data FROM batch WHERE stream = ? AND finish > ? AND finish <= ? ORDER BY finish"
 )
 _BEHIND_ALL: Final = "\U0010ffff"  # no path holds it: it is not printable
-
-
-class Row(NamedTuple):
-    """A stream and the key of its row."""
-
-    id: int
-    stream: Stream
 
 
 def find(connection: sqlite3.Connection, path: str) -> Row | None:
@@ -57,13 +51,8 @@ def find(connection: sqlite3.Connection, path: str) -> Row | None:
     return Row(key, stream)
 
 
-def source_of(connection: sqlite3.Connection, stream: Stream) -> Row | None:
-    """What a stream was forked from, if it was; that is kept as long as the stream is."""
-    return None if stream.fork is None else find(connection, stream.fork.source)
-
-
-def insert(connection: sqlite3.Connection, path: str, stream: Stream, batch: Batch) -> None:
-    """A new stream with its first batch."""
+def insert(connection: sqlite3.Connection, path: str, stream: Stream, *, size: int) -> int:
+    """A new stream of so many bytes; its key."""
     fork = stream.fork
     key = connection.execute(
         "INSERT INTO stream (path, tag, content_type, ttl, expires_at, tail, closed, touched, ends, size,"
@@ -78,79 +67,74 @@ def insert(connection: sqlite3.Connection, path: str, stream: Stream, batch: Bat
             stream.closed,
             stream.touched,
             stream.ends,
-            len(batch.data),
+            size,
             fork and fork.source,
             fork and fork.position,
             fork and fork.sub_offset,
         ),
     ).lastrowid
     assert key is not None
-    _insert_batch(connection, key, stream.tail, batch)
+    return key
 
 
-def update(connection: sqlite3.Connection, row: Row, batch: Batch) -> None:
-    """What an append makes of a stream, and its batch. ``row`` has the state after it."""
-    stream, closer = row.stream, row.stream.closed_by
-    connection.execute(
+def update(connection: sqlite3.Connection, entries: Iterable[Entry]) -> None:
+    """What has become of streams."""
+    connection.executemany(
         "UPDATE stream SET tail = ?, closed = ?, closer = ?, closer_epoch = ?, closer_seq = ?, last_seq = ?,"
-        " touched = ?, ends = ?, size = size + ? WHERE id = ?",
-        (
-            stream.tail,
-            stream.closed,
-            closer and closer.producer_id,
-            closer and closer.epoch,
-            closer and closer.seq,
-            stream.last_seq,
-            stream.touched,
-            stream.ends,
-            len(batch.data),
-            row.id,
-        ),
+        " touched = ?, ends = ?, size = size + ?, forks = ?, deleted = ? WHERE id = ?",
+        [_progress(entry) for entry in entries],
     )
-    _insert_batch(connection, row.id, stream.tail, batch)
 
 
-def _insert_batch(connection: sqlite3.Connection, key: int, tail: int, batch: Batch) -> None:
-    if batch.length:
-        connection.execute(
-            "INSERT INTO batch (stream, finish, start, data) VALUES (?, ?, ?, ?)",
-            (key, tail, tail - batch.length, batch.data),
-        )
-
-
-def update_forks(connection: sqlite3.Connection, row: Row) -> None:
-    """How many forks a stream has, and whether they are all that it is kept for. Then it has no writers."""
-    connection.execute(
-        "UPDATE stream SET forks = ?, deleted = ?, ends = ? WHERE id = ?",
-        (row.stream.forks, row.stream.deleted, row.stream.ends, row.id),
+def _progress(entry: Entry) -> tuple[Any, ...]:
+    key, stream = entry.row
+    closer = stream.closed_by
+    return (
+        stream.tail,
+        stream.closed,
+        closer and closer.producer_id,
+        closer and closer.epoch,
+        closer and closer.seq,
+        stream.last_seq,
+        stream.touched,
+        stream.ends,
+        entry.grown,
+        stream.forks,
+        stream.deleted,
+        key,
     )
-    if row.stream.deleted:
-        connection.execute("DELETE FROM producer WHERE stream = ?", (row.id,))
 
 
-def producer_of(connection: sqlite3.Connection, row: Row, stamp: ProducerStamp) -> ProducerState | None:
-    """What the stream remembers of the producer that signs itself so."""
+def add(connection: sqlite3.Connection, batches: Iterable[tuple[int, int, int, bytes]]) -> None:
+    """Batches: the stream's key, the end, the start, the bytes of each."""
+    connection.executemany("INSERT INTO batch (stream, finish, start, data) VALUES (?, ?, ?, ?)", batches)
+
+
+def producer_of(connection: sqlite3.Connection, row: Row, producer_id: str) -> ProducerState | None:
+    """What the stream remembers of a producer."""
     found = connection.execute(
-        "SELECT epoch, seq FROM producer WHERE stream = ? AND id = ?", (row.id, stamp.producer_id)
+        "SELECT epoch, seq FROM producer WHERE stream = ? AND id = ?", (row.id, producer_id)
     ).fetchone()
     return None if found is None else ProducerState(*found)
 
 
-def remember(connection: sqlite3.Connection, row: Row, stamp: ProducerStamp) -> None:
-    """Note a producer's batch as its last."""
-    connection.execute(
+def remember(connection: sqlite3.Connection, entries: Iterable[Entry]) -> None:
+    """Each stamped producer's last batch."""
+    connection.executemany(
         "INSERT INTO producer (stream, id, epoch, seq) VALUES (?, ?, ?, ?)"
         " ON CONFLICT (stream, id) DO UPDATE SET epoch = excluded.epoch, seq = excluded.seq",
-        (row.id, stamp.producer_id, stamp.epoch, stamp.seq),
+        [
+            (entry.row.id, name, state.epoch, state.seq)
+            for entry in entries
+            for name in entry.stamped
+            if (state := entry.producers[name]) is not None
+        ],
     )
 
 
-def touch(connection: sqlite3.Connection, path: str, stream: Stream) -> None:
-    """Note when a stream has been read, if it is still the one that was."""
-    connection.execute(
-        "UPDATE stream SET touched = max(touched, ?), ends = max(ends, ?) WHERE path = ? AND tag = ?",
-        (stream.touched, stream.ends, path, stream.tag),
-    )
+def forget(connection: sqlite3.Connection, keys: Iterable[int]) -> None:
+    """The producers of streams that have no writers any more."""
+    connection.executemany("DELETE FROM producer WHERE stream = ?", [(key,) for key in keys])
 
 
 def scan(connection: sqlite3.Connection, *, prefix: str, after: str, limit: int, now: float) -> list[Listed]:
@@ -174,11 +158,11 @@ def ended(connection: sqlite3.Connection, *, now: float, limit: int) -> list[str
     ]
 
 
-def erase(connection: sqlite3.Connection, row: Row) -> None:
-    """Everything that is kept of a stream."""
-    connection.execute("DELETE FROM batch WHERE stream = ?", (row.id,))
-    connection.execute("DELETE FROM producer WHERE stream = ?", (row.id,))
-    connection.execute("DELETE FROM stream WHERE id = ?", (row.id,))
+def erase(connection: sqlite3.Connection, keys: Iterable[int]) -> None:
+    """Everything that is kept of streams that have been forgotten."""
+    given = [(key,) for key in keys]
+    connection.executemany("DELETE FROM batch WHERE stream = ?", given)
+    connection.executemany("DELETE FROM stream WHERE id = ?", given)
 
 
 def page(connection: sqlite3.Connection, row: Row, start: int, *, limit: int) -> Page:
@@ -200,4 +184,5 @@ def _lineage(connection: sqlite3.Connection, row: Row) -> Iterator[tuple[int, in
     kept: Row | None = row
     while kept is not None:
         yield kept.id, kept.stream.start
-        kept = source_of(connection, kept.stream)
+        fork = kept.stream.fork  # whose source is kept as long as it is
+        kept = None if fork is None else find(connection, fork.source)

@@ -7,16 +7,16 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from durable_chat.streams.protocol.errors import StreamError, Unavailable
-from durable_chat.streams.stores import rules, tables
-from durable_chat.streams.stores.base import Batch, Page, Stream
+from durable_chat.streams.stores import tables
+from durable_chat.streams.stores.drain import Drain, Write
 from durable_chat.streams.stores.file import File
 from durable_chat.streams.stores.jobs import Inbox, Job, Outcome, settle
 from durable_chat.streams.stores.recent import Glance, Windows
-from durable_chat.streams.stores.tables import Row
+from durable_chat.streams.stores.sqlite_drain import SQLiteDrain
+from durable_chat.streams.stores.threaded import SWEPT_AT_ONCE
 from durable_chat.streams.stores.waiters import Waiters
 
 logger = logging.getLogger(__name__)
@@ -29,48 +29,9 @@ _POLL_SECONDS: Final = 0.01
 _PURGE_SECONDS: Final = 1.0
 _SWEEP_SECONDS: Final = 60.0
 
-SWEPT_AT_ONCE: Final = 100
-"""How many expired streams one transaction erases at most."""
-
 
 class _Broken(Exception):
     """A job failed in a way that may have left the transaction half done."""
-
-
-@dataclass(slots=True)
-class Transaction:
-    """What a write works on. ``moved`` is the tail of each stream that got one; None: closed or gone.
-
-    ``written`` is what was appended where, in order; None: the stream was deleted.
-    """
-
-    connection: sqlite3.Connection
-    moved: dict[str, int | None] = field(default_factory=dict)
-    written: list[tuple[str, Page | None]] = field(default_factory=list)
-    erased: bool = False
-
-    def write(self, path: str, stream: Stream, batch: Batch) -> None:
-        """What a batch, the first one or another, has made of a stream."""
-        self.written.append((path, Page.of(stream, batch)))
-
-    def move(self, path: str, stream: Stream) -> None:
-        """A stream's new tail. If another was deleted there before, its waiters are still to be woken."""
-        if self.moved.get(path, 0) is not None:
-            self.moved[path] = None if stream.closed else stream.tail
-
-    def delete(self, path: str, row: Row) -> None:
-        """Delete a stream: now, or once its last fork has ended."""
-        self.moved[path] = None
-        self.written.append((path, None))
-        self.erased = True
-        row = Row(row.id, row.stream._replace(deleted=True))
-        while rules.is_left(row.stream):
-            tables.erase(self.connection, row)
-            source = tables.source_of(self.connection, row.stream)
-            if source is None:
-                return
-            row = Row(source.id, rules.released(source.stream))
-        tables.update_forks(self.connection, row)
 
 
 class _Worker(threading.Thread, ABC, Generic[S]):
@@ -132,7 +93,7 @@ class Reader(_Worker[sqlite3.Connection]):
             return self._failed([job], error)
 
 
-class Writer(_Worker[Transaction]):
+class Writer(_Worker[Drain]):
     """Commits all that is queued at once, then wakes whoever waits for it.
 
     Other processes' commits wake the waiters too: this connection is asked for them every few milliseconds,
@@ -142,27 +103,27 @@ class Writer(_Worker[Transaction]):
     def __init__(
         self,
         file: File,
-        inbox: Inbox[Transaction],
+        inbox: Inbox[Drain],
         waiters: Waiters,
         *,
         windows: Windows,
         glance: Glance,
-        sweep: Callable[[Transaction], int],
+        sweep: Callable[[Drain], int],
     ) -> None:
         super().__init__("writer", file, inbox, glance=glance)
         self._waiters = waiters
         self._windows = windows
-        self._sweep: Job[Transaction] = Job(sweep)
+        self._sweep: Job[Drain] = Job(Write(sweep))
         self._next_sweep = time.monotonic() + _SWEEP_SECONDS
         self._seen: int | None = None  # data_version: changes with every commit of another connection
         self._looked = 0.0
-        self._unpurged = False
+        self._drain = SQLiteDrain()
         self.watches = False
 
     def _turn(self) -> bool:
         jobs, go_on = self._inbox.take(timeout=self._patience(), at_most=_COMMITTED_AT_ONCE)
         outcomes = self._commit(jobs) if jobs else []
-        if self._unpurged:
+        if self._drain.purge:
             self._purge()
         settle(outcomes)
         if go_on and time.monotonic() >= self._next_sweep:
@@ -178,22 +139,25 @@ class Writer(_Worker[Transaction]):
         if self.watches:
             return _POLL_SECONDS
         until_sweep = max(0.0, self._next_sweep - time.monotonic())
-        return min(_PURGE_SECONDS, until_sweep) if self._unpurged else until_sweep
+        return min(_PURGE_SECONDS, until_sweep) if self._drain.purge else until_sweep
 
-    def _commit(self, jobs: list[Job[Transaction]]) -> list[Outcome]:
+    def _commit(self, jobs: list[Job[Drain]]) -> list[Outcome]:
+        drain = self._drain
         try:
-            with _transaction(self._open(), "BEGIN IMMEDIATE") as connection:
-                transaction = Transaction(connection)
-                outcomes = [_attempt(job, transaction) for job in jobs]
+            drain.begin(self._open())
+            outcomes = _attempt(jobs, drain)
+            drain.commit()
         except _Broken as broken:
+            drain.roll_back()
             if len(jobs) > 1:  # nothing of it is written: let the one fail by itself, and the others pass
                 return [outcome for job in jobs for outcome in self._commit([job])]
             return self._failed(jobs, broken.__cause__)
         except Exception as error:  # noqa: BLE001 - handed to the callers
+            drain.roll_back()
             return self._failed(jobs, error)
-        self._unpurged |= transaction.erased
-        self._windows.note(transaction.written)
-        for path, tail in transaction.moved.items():
+        moved, written = drain.take()
+        self._windows.note(written)
+        for path, tail in moved.items():
             self._waiters.wake(path, tail)
         return outcomes
 
@@ -230,18 +194,26 @@ class Writer(_Worker[Transaction]):
             connection.execute("PRAGMA busy_timeout=0")
             busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             connection.execute(f"PRAGMA busy_timeout={int(self._file.busy_seconds * 1000)}")
-            self._unpurged = bool(busy)
+            self._drain.purge = bool(busy)
         except (sqlite3.Error, Unavailable):
             self._drop()
 
 
-def _attempt(job: Job[Transaction], transaction: Transaction) -> Outcome:
+def _attempt(jobs: list[Job[Drain]], drain: SQLiteDrain) -> list[Outcome]:
+    """Decide about each and write what was decided. Raises ``_Broken`` if either fails."""
     try:
-        return Outcome(job, job.work(transaction))
-    except StreamError as error:
-        return Outcome(job, error=error)  # the rules are asked before anything is written
+        outcomes = [_decide(job, drain) for job in jobs]
+        drain.flush()
     except Exception as error:
         raise _Broken from error
+    return outcomes
+
+
+def _decide(job: Job[Drain], drain: Drain) -> Outcome:
+    try:
+        return Outcome(job, job.work(drain))
+    except StreamError as error:
+        return Outcome(job, error=error)  # the rules are asked before anything is decided
 
 
 @contextmanager
