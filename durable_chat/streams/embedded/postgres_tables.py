@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Final, TypeAlias
 
+import orjson
 from psycopg.types.numeric import Int8
 
 from durable_chat.streams.embedded.postgres_connection import Connection
@@ -216,4 +217,4 @@ def columns(rows: Collection[tuple[Any, ...]], width: int) -> list[Any]:
 def numbers(column: Iterable[float | None]) -> str:
     """An array as its text: a list of numbers gets the narrowest type that holds them, and so one
     statement several plans."""
-    return f"{{{','.join('NULL' if number is None else repr(number) for number in column)}}}"
+    return f"{{{orjson.dumps([*column])[1:-1].decode()}}}"

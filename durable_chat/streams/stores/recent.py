@@ -7,7 +7,6 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
 from typing import Final
 
 from durable_chat.streams.protocol.errors import Unavailable
@@ -35,25 +34,30 @@ class _Window:
     at: list[int]
     sizes: list[int] = field(default_factory=lambda: [0])
     pieces: list[bytes] = field(default_factory=list)
+    cost: int = _PER_STREAM
 
     @property
     def reach(self) -> tuple[int, int]:
         """The greater, the more it is worth: how near it comes to the tail, then how far back it goes."""
         return self.at[-1], -self.at[0]
 
-    @property
-    def cost(self) -> int:
-        return self.sizes[-1] - self.sizes[0] + _PER_BATCH * len(self.pieces) + _PER_STREAM
+    def goes_on_with(self, page: Page) -> bool:
+        return self.at[-1] == page.start and self.tag == page.stream.tag
 
     def add(self, page: Page) -> None:
-        self.at += page.ends
-        self.pieces += page.pieces
-        self.sizes += accumulate(map(len, page.pieces), initial=self.sizes.pop())
+        size = before = self.sizes[-1]
+        for end, piece in zip(page.ends, page.pieces, strict=True):
+            size += len(piece)
+            self.at.append(end)
+            self.sizes.append(size)
+            self.pieces.append(piece)
+        self.cost += size - before + _PER_BATCH * len(page.pieces)
 
     def trim(self, most: int) -> None:
         """Drop the older half of it when it costs too much, so that this comes to little for each batch."""
         while self.pieces and self.cost > most:
             half = (len(self.pieces) + 1) // 2
+            self.cost -= self.sizes[half] - self.sizes[0] + _PER_BATCH * half
             del self.at[:half], self.sizes[:half], self.pieces[:half]
 
     def page(self, stream: Stream, position: int, *, limit: int) -> Page | None:
@@ -90,9 +94,13 @@ class Windows:
         """Keep what is at these paths, if there is room; ``None``: nothing is, any more."""
         with self._lock:
             for path, page in noted:
-                window = self._take(path)
+                window = self._windows.get(path)
+                if window is not None and page is not None and window.goes_on_with(page):
+                    self._extend(path, window, page)
+                    continue
+                self._take(path)
                 if page is not None:
-                    self._put(path, _with(window, page))
+                    self._put(path, _better(window, page))
             while self.size > self._most:
                 self._take(next(iter(self._windows)))
 
@@ -110,10 +118,17 @@ class Windows:
             self._windows.clear()
             self.size = 0
 
-    def _take(self, path: str) -> _Window | None:
+    def _extend(self, path: str, window: _Window, page: Page) -> None:
+        """What most appends come to."""
+        before = window.cost
+        window.add(page)
+        window.trim(self._most // _SHARE)
+        self.size += window.cost - before
+        self._windows.move_to_end(path)
+
+    def _take(self, path: str) -> None:
         window = self._windows.pop(path, None)
         self.size -= 0 if window is None else window.cost
-        return window
 
     def _put(self, path: str, window: _Window) -> None:
         window.trim(self._most // _SHARE)
@@ -121,14 +136,10 @@ class Windows:
         self.size += window.cost
 
 
-def _with(window: _Window | None, page: Page) -> _Window:
-    """The window with what the page adds to it; or the page alone, if it is worth more."""
-    if window is not None and window.tag == page.stream.tag:
-        if window.at[-1] == page.start:
-            window.add(page)
-            return window
-        if window.reach >= (page.end, -page.start):
-            return window
+def _better(window: _Window | None, page: Page) -> _Window:
+    """The window, or the page alone if it is worth more."""
+    if window is not None and window.tag == page.stream.tag and window.reach >= (page.end, -page.start):
+        return window
     fresh = _Window(page.stream.tag, [page.start])
     fresh.add(page)
     return fresh

@@ -48,6 +48,8 @@ class Waiters:
 
     def wake(self, path: str, tail: int | None) -> None:
         """Wake the waiters behind ``tail``; ``None`` when the stream is closed or gone, which wakes all."""
+        if path not in self._waiting:  # whoever comes now looks for the tail first
+            return
         with self._lock:
             passed = [w for w in self._waiting.get(path, ()) if tail is None or tail > w.position]
         by_loop: defaultdict[asyncio.AbstractEventLoop, list[Woken]] = defaultdict(list)
