@@ -10,7 +10,7 @@ from durable_chat.streams.stores.base import Batch, Page, Stream
 from durable_chat.streams.stores.drain import Drain, Entry, Row
 
 _STREAMS: Final = 4_096  # that are remembered
-_PRODUCERS: Final = 64  # of one of them
+_PRODUCERS: Final = 64  # of one of them, but for those that write in the same transaction
 
 
 class SQLiteDrain(Drain):
@@ -82,8 +82,6 @@ class SQLiteDrain(Drain):
         for entry in self.changed.values():
             entry.before, entry.grown = entry.row.stream, 0
             entry.stamped.clear()
-            if len(entry.producers) > _PRODUCERS:
-                entry.producers.clear()
         for done in (self.changed, self.forgotten, self.erased, self.batches):
             done.clear()
 
@@ -106,6 +104,8 @@ class SQLiteDrain(Drain):
 
     def _state(self, entry: Entry, producer_id: str) -> ProducerState | None:
         if producer_id not in entry.producers:
+            if len(entry.producers) >= _PRODUCERS and not entry.stamped:
+                entry.producers.clear()
             entry.producers[producer_id] = tables.producer_of(self.connection, entry.row, producer_id)
         return entry.producers[producer_id]
 
