@@ -141,6 +141,8 @@ class Appending:
             ({}, b"1"),
             ({**JSON, "producer-id": "p"}, b"1"),
             ({**JSON, **producer(0, 0), "producer-id": ""}, b"1"),
+            ({**JSON, **producer(0, 0), "producer-id": "p" * 1025}, b"1"),
+            ({**JSON, "stream-seq": "1" * 1025}, b"1"),
             ({**JSON, **producer(0, 0), "producer-seq": "0x"}, b"1"),
             ({**JSON, **producer(0, 0), "producer-epoch": "-1"}, b"1"),
         ],

@@ -219,6 +219,28 @@ class TestAnotherProcess:
         assert (await append).stream.tail == 4
         assert await read_all(known, "a") == b"12o3"
 
+    async def test_used_one_that_would_have_expired(self, schema: Schema, wire: Wire) -> None:
+        clock = Clock()
+        here, there = (PostgresStore(schema.parameters, clock=clock) for _ in range(2))
+        for path in ("a", "b"):
+            await here.create(path, NewStream(TEXT, Expiry(ttl=10)))
+            await here.append(path, text(b"1"))
+        clock.now += 9
+        for path in ("a", "b"):
+            await there.append(path, text(b"2"))
+        await here.append("b", text(b"3"))
+        clock.now += 3
+        with psycopg.connect(**schema.parameters()) as holder:
+            holder.execute("SELECT id FROM durable_streams_stream WHERE path = 'b' FOR UPDATE")
+            first = asyncio.create_task(here.append("b", text(b"4")))
+            await blocked(schema)  # so that the others are taken up together
+            tasks = [asyncio.create_task(here.append(path, text(b"5"))) for path in ("a", "b")]
+            await asyncio.sleep(0)
+        await asyncio.gather(first, *tasks)
+        assert [await read_all(there, path) for path in ("a", "b")] == [b"125", b"12345"]
+        await here.aclose()
+        await there.aclose()
+
     async def test_of_many_at_once_wrote_to_one(
         self, known: PostgresStore, other: PostgresStore, schema: Schema
     ) -> None:

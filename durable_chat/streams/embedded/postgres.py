@@ -27,8 +27,9 @@ class PostgresStore(ThreadedStore[Connection]):
     connection that writes, a few that read and, once somebody waits, one that listens; they are opened by the
     first call that needs them, and again after the database was gone. ``pooled`` is for a pooler that lends
     connections by the transaction: then nothing is kept in a session, and tails are polled. A stream whose
-    row another process holds for ``busy_seconds`` is ``Unavailable``. Nothing is read from memory: nothing
-    tells without a round trip whether another process has been there meanwhile.
+    row another process holds for ``busy_seconds`` is ``Unavailable``. Reads are never answered from memory:
+    nothing tells without a round trip whether another process has been there meanwhile. Writes go by what the
+    last ones left, and ask in the same round trip whether it is still so.
     """
 
     def __init__(

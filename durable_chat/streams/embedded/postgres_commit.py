@@ -55,12 +55,14 @@ WHERE id = %s
 _VERSION: Final = "pg_current_xact_id_if_assigned()::xid::text::bigint"
 _LEAVE: Final = f"SELECT {_VERSION}"
 _NOTIFY: Final = f"pg_notify({CHANNEL}, %s)"
-# All of it, if the rows are as they were. In the order of ``tables.lock``; a row that has been written
+# All of it, if the rows are as they were; their tails too, since what a standby lost when it took over counts
+# its transactions anew. In the order of ``tables.lock``; a row that has been written
 # meanwhile is looked at again, as it is then, once its lock is free.
 _AT_ONCE: Final = f"""
 WITH known AS (
     SELECT FROM durable_streams_stream s
-    JOIN unnest(%s::bigint[], %s::xid[]) AS k (id, version) ON s.id = k.id AND s.xmin = k.version
+    JOIN unnest(%s::bigint[], %s::xid[], %s::bigint[]) AS k (id, version, tail)
+         ON s.id = k.id AND s.xmin = k.version AND s.tail = k.tail
     ORDER BY s.id FOR UPDATE OF s
 ), same AS (
     SELECT WHERE (SELECT count(*) FROM known) = %s
@@ -96,13 +98,16 @@ def at_once(drain: PostgresDrain) -> int | None:
 
     ``None`` if not, or if there is more to do than to append; then nothing is written.
     """
-    entries = [entry for entry in drain.entries.values() if entry is not None]
-    if not drain.moved or not all(map(_merely_advanced, entries)):
+    known = [
+        (entry.row.id, entry.version, entry.before.tail)
+        for entry in drain.entries.values()
+        if entry is not None and entry.before is not None and _merely_advanced(entry)
+    ]
+    if not drain.moved or drain.forgotten or len(known) != len(drain.entries):
         return None
-    known = [(entry.row.id, entry.version) for entry in entries]
     advanced = [_advance(entry) for entry in drain.changed.values()]
     arrays = [*columns(advanced, 5), *columns(drain.batches, 4), *columns(_stamped(drain), 4)]
-    given = [*columns(known, 2), len(known), *arrays, _payload(drain)]
+    given = [*columns(known, 3), len(known), *arrays, _payload(drain)]
     found = drain.database.at_once(drain.connection, _AT_ONCE, given)
     return None if found is None else found[0]
 

@@ -47,17 +47,18 @@ class PostgresDrain(Drain):
         if known is None:
             return None
         row, version, producers, _ = known
-        entry = self.entries[path] = Entry(row, row.stream, version, dict(producers))
+        entry = self.entries[path] = Entry(row, row.stream, version, {**producers})
         return entry
 
     def impart(self, memory: Memory, version: int) -> None:
         """Tell memory what the transaction left, once it is committed; ``version``: of what it wrote."""
         for path, entry in self.entries.items():
-            if entry is None:
+            if entry is None or entry.row.stream.deleted:
                 memory.forget(path)
-            else:
-                left = version if path in self.changed else entry.version
-                memory.note(path, entry.row, entry.producers, found=entry.version, left=left)
+                continue
+            left = version if path in self.changed else entry.version
+            producers = {name: state for name, state in entry.producers.items() if state is not None}
+            memory.note(path, entry.row, producers, found=entry.version, left=left)
 
     def look_up(self, writes: Sequence[Write], *, more: Collection[str] = ()) -> None:
         """Begin, lock the streams that the writes are about and read what they need, in one round trip.

@@ -10,13 +10,13 @@ from durable_chat.streams.stores.drain import Row
 _STREAMS: Final = 4_096
 _PRODUCERS: Final = 64  # of one stream
 
-Producers: TypeAlias = Mapping[str, ProducerState | None]
+Producers: TypeAlias = Mapping[str, ProducerState]
 
 
 class Known(NamedTuple):
-    """A row, the transaction that wrote it (``xmin``), and what is known of its producers.
+    """A row, the transaction that wrote it (``xmin``), and some of its producers.
 
-    ``None``: that producer is not remembered. They change only together with the row.
+    They change only together with the row.
     """
 
     row: Row
@@ -49,14 +49,15 @@ class Memory:
         before = self._known.pop(path, None)
         alone = before is None or not found
         if before is not None and before.version == found:
-            alone, both = True, {**before.producers, **producers}
-            producers = both if len(both) <= _PRODUCERS else producers
+            alone, producers = True, {**before.producers, **producers}
+        if len(producers) > _PRODUCERS:
+            producers = dict(list(producers.items())[-_PRODUCERS:])
         self._known[path] = Known(row, left, producers, trusted=alone)
         if len(self._known) > _STREAMS:
             self._known.popitem(last=False)
 
     def forget(self, path: str) -> None:
-        """The stream is no more."""
+        """The stream is no more, or takes no more."""
         self._known.pop(path, None)
 
     def clear(self) -> None:

@@ -15,11 +15,16 @@ from durable_chat.streams.protocol.headers import (
 from durable_chat.streams.protocol.offsets import encode
 from durable_chat.streams.stores.base import Append, Appended, Batch, StreamStore
 
+_LONGEST_SEQ = 1024
+
 
 async def append(store: StreamStore, request: Request) -> Response:
     """200 for a producer's new batch; 204 for one without a producer, a repeated one, or a mere close."""
     close = asks_to_close(request.headers)
     producer = producers.parse(request.headers)
+    stream_seq = request.headers.get(STREAM_SEQ)
+    if stream_seq is not None and len(stream_seq) > _LONGEST_SEQ:
+        raise BadRequest(f"Stream-Seq has at most {_LONGEST_SEQ} characters.")
     if not request.body and not close:
         raise BadRequest("There is nothing to append.")
     batch = await _batch(store, request)
@@ -30,7 +35,7 @@ async def append(store: StreamStore, request: Request) -> Response:
             content_type=request.headers.get("content-type", ""),
             close=close,
             producer=producer,
-            stream_seq=request.headers.get(STREAM_SEQ) if batch.length else None,
+            stream_seq=stream_seq if batch.length else None,
         ),
     )
     accepted = appended.new and producer is not None and batch.length > 0

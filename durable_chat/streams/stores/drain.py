@@ -41,8 +41,8 @@ class Entry:
     """A stream as it is by now.
 
     ``before`` is what its row says, if there is one, and ``version`` by whom, where a store asks for that.
-    ``producers`` are those that were asked for, ``None`` if the stream remembers none by that id; ``stamped``
-    are those that changed. ``grown`` is by how many bytes.
+    ``producers`` are those that are known, ``None`` if the stream remembers none by that id; ``stamped`` are
+    those that changed. ``grown`` is by how many bytes.
     """
 
     row: Row

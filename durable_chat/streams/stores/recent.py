@@ -20,6 +20,7 @@ RECENT_BYTES: Final = 32 * 1024 * 1024
 _PER_BATCH: Final = 128
 _PER_STREAM: Final = 1024
 
+_STREAMS: Final = 4_096  # whose states are kept until the next commit
 _SHARE: Final = 8  # of all the memory, the part that one stream may take: 1/8
 
 
@@ -193,6 +194,8 @@ class Glance:
         if version != self._version:
             self._found.clear()
             self._version = version
+        if len(self._found) > _STREAMS:
+            self._found.clear()
         if path not in self._found:
             row = tables.find(connection, path)  # or a newer one, which the next version will tell
             self._found[path] = None if row is None else row.stream

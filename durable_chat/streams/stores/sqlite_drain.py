@@ -35,12 +35,14 @@ class SQLiteDrain(Drain):
 
     def begin(self, connection: sqlite3.Connection) -> None:
         """Have the file to itself."""
-        connection.execute("BEGIN IMMEDIATE")
-        (version,) = connection.execute("PRAGMA data_version").fetchone()  # each connection counts for itself
-        alone = version == self._version and connection is self._connection
-        if not alone or len(self.entries) > _STREAMS:
+        if connection is not self._connection:  # each counts versions for itself
             self.entries.clear()
-        self._connection, self._version = connection, version
+            self._connection = connection
+        connection.execute("BEGIN IMMEDIATE")
+        (version,) = connection.execute("PRAGMA data_version").fetchone()
+        if version != self._version or len(self.entries) > _STREAMS:
+            self.entries.clear()
+            self._version = version
 
     def commit(self) -> None:
         self.flush()
@@ -103,11 +105,11 @@ class SQLiteDrain(Drain):
         return Entry(Row(tables.insert(self.connection, path, stream, size=size), stream), stream)
 
     def _state(self, entry: Entry, producer_id: str) -> ProducerState | None:
-        if producer_id not in entry.producers:
-            if len(entry.producers) >= _PRODUCERS and not entry.stamped:
-                entry.producers.clear()
-            entry.producers[producer_id] = tables.producer_of(self.connection, entry.row, producer_id)
-        return entry.producers[producer_id]
+        if producer_id in entry.producers:
+            return entry.producers[producer_id]
+        if len(entry.producers) >= _PRODUCERS and not entry.stamped:
+            entry.producers.clear()
+        return tables.producer_of(self.connection, entry.row, producer_id)
 
     def _add(self, path: str, row: Row, batch: Batch) -> None:
         super()._add(path, row, batch)
