@@ -35,7 +35,13 @@ def main() -> None:
     host, port = listener.getsockname()
     print(f"http://{host}:{port}", flush=True)
     # An open live read would hold a graceful stop for its whole window.
-    config = uvicorn.Config(door, lifespan="off", log_level="warning", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        door,
+        lifespan="off",
+        log_level="warning",
+        timeout_graceful_shutdown=1,
+        timeout_keep_alive=60,  # or on a busy machine it hangs up just as the suite sends on that connection
+    )
     uvicorn.Server(config).run(sockets=[listener])
 
 
