@@ -11,11 +11,12 @@ run: $(VENV)/.run
 	$(BIN)/python manage.py migrate --verbosity 0
 	$(BIN)/python manage.py runserver $(HOST):$(PORT)
 
+# In their own order: by default the files of few tests come last, and those are the slowest.
 test: $(VENV)/.dev tests/clients/node_modules tests/conformance/node_modules benchmarks/node_modules chromium
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
-	$(BIN)/python -m pytest -n 3 --dist loadfile --ignore=tests/faults/test_storm.py
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --ignore=tests/faults/test_storm.py
 	$(BIN)/python -m pytest tests/faults/test_storm.py  # by itself: it says how soon readers are told
 endif
 
