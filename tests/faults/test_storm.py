@@ -26,7 +26,7 @@ from tests.tasks.workers import Worker, environment, new_queue, why_not
 ROUNDS = int(os.environ.get("SOAK_ROUNDS", "10"))
 RUNS = 50  # in the processes of two servers; and one more for each worker of a third
 WORKERS = 3
-LEASE_SECONDS = 2
+LEASE_SECONDS = 5  # while two servers start, a slow machine beats no heart for two seconds or three
 TOLD_SECONDS = LEASE_SECONDS + 2  # after a death, until every reader has its terminal chunk
 SCRIPT = "words=2000 delay=100"  # longer than anything here takes
 
