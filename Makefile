@@ -11,7 +11,7 @@ run: $(VENV)/.run
 	$(BIN)/python manage.py migrate --verbosity 0
 	$(BIN)/python manage.py runserver $(HOST):$(PORT)
 
-# In their own order: by default the files of few tests come last, and those are the slowest.
+# Files in their own order: xdist would keep those of few tests for the end, and they are the slowest.
 test: $(VENV)/.dev tests/clients/node_modules tests/conformance/node_modules benchmarks/node_modules chromium
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)

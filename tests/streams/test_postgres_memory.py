@@ -219,7 +219,7 @@ class TestAnotherProcess:
         assert (await append).stream.tail == 4
         assert await read_all(known, "a") == b"12o3"
 
-    async def test_used_one_that_would_have_expired(self, schema: Schema, wire: Wire) -> None:
+    async def test_used_one_that_would_have_expired(self, schema: Schema) -> None:
         clock = Clock()
         here, there = (PostgresStore(schema.parameters, clock=clock) for _ in range(2))
         for path in ("a", "b"):

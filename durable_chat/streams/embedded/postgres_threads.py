@@ -21,8 +21,8 @@ from durable_chat.streams.embedded.postgres_connection import (
 )
 from durable_chat.streams.embedded.postgres_drain import PostgresDrain, Unforeseen
 from durable_chat.streams.embedded.postgres_memory import Memory
-from durable_chat.streams.protocol.errors import StreamError, Unavailable
-from durable_chat.streams.stores.drain import Drain, Write
+from durable_chat.streams.protocol.errors import Unavailable
+from durable_chat.streams.stores.drain import Drain, Write, decide
 from durable_chat.streams.stores.jobs import Inbox, Job, Outcome, settle
 from durable_chat.streams.stores.threaded import SWEPT_AT_ONCE
 from durable_chat.streams.stores.waiters import Waiters
@@ -164,7 +164,7 @@ class Writer(_Worker[Drain]):
         drain = PostgresDrain(self._database, self._open())
         if not drain.recall(_writes(jobs), self._memory) or not is_open(drain.connection):
             return None
-        outcomes = [_attempt(job, drain) for job in jobs]
+        outcomes = [decide(job, drain) for job in jobs]
         self._committing = True
         version = at_once(drain)
         if version is None:
@@ -177,7 +177,7 @@ class Writer(_Worker[Drain]):
         """In two round trips: the first locks the rows and tells what they are."""
         drain = PostgresDrain(self._database, self._open())
         drain.look_up(_writes(jobs), more=more)
-        outcomes = [_attempt(job, drain) for job in jobs]
+        outcomes = [decide(job, drain) for job in jobs]
         self._committing = True
         drain.impart(self._memory, commit(drain))
         return outcomes, drain.moved
@@ -236,10 +236,3 @@ def _portions(jobs: list[Job[Drain]]) -> Iterator[list[Job[Drain]]]:
         size += write.size
     if portion:
         yield portion
-
-
-def _attempt(job: Job[Drain], drain: Drain) -> Outcome:
-    try:
-        return Outcome(job, job.work(drain))
-    except StreamError as error:
-        return Outcome(job, error=error)  # the rules are asked before anything is changed

@@ -19,6 +19,9 @@ PRODUCER_EPOCH: Final = "producer-epoch"
 PRODUCER_ID: Final = "producer-id"
 PRODUCER_SEQ: Final = "producer-seq"
 
+LONGEST_NAME: Final = 1024
+"""Of how many characters a path, a Producer-Id and a Stream-Seq are at most."""
+
 JSON: Final = "application/json"
 DEFAULT_CONTENT_TYPE: Final = "application/octet-stream"
 

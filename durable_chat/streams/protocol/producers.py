@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from durable_chat.streams.protocol.errors import BadRequest, InvalidEpochStart, ProducerGap, StaleEpoch
-from durable_chat.streams.protocol.headers import PRODUCER_EPOCH, PRODUCER_ID, PRODUCER_SEQ
+from durable_chat.streams.protocol.headers import LONGEST_NAME, PRODUCER_EPOCH, PRODUCER_ID, PRODUCER_SEQ
 
 _LARGEST: Final = 2**53 - 1  # what JavaScript counts to without loss
-_LONGEST_ID: Final = 1024
 
 
 class ProducerStamp(NamedTuple):
@@ -58,8 +57,8 @@ def parse(headers: Mapping[str, str]) -> ProducerStamp | None:
     producer_id, epoch, seq = given
     if not producer_id or epoch is None or seq is None:
         raise BadRequest("Producer-Id, Producer-Epoch and Producer-Seq go together, and none is empty.")
-    if len(producer_id) > _LONGEST_ID:
-        raise BadRequest(f"Producer-Id has at most {_LONGEST_ID} characters.")
+    if len(producer_id) > LONGEST_NAME:
+        raise BadRequest(f"Producer-Id has at most {LONGEST_NAME} characters.")
     return ProducerStamp(producer_id, _integer(epoch), _integer(seq))
 
 

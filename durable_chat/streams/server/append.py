@@ -4,6 +4,7 @@ from durable_chat.streams.protocol import json_mode, producers
 from durable_chat.streams.protocol.errors import BadRequest
 from durable_chat.streams.protocol.exchange import Request, Response
 from durable_chat.streams.protocol.headers import (
+    LONGEST_NAME,
     PRODUCER_EPOCH,
     PRODUCER_SEQ,
     STREAM_CLOSED,
@@ -15,16 +16,14 @@ from durable_chat.streams.protocol.headers import (
 from durable_chat.streams.protocol.offsets import encode
 from durable_chat.streams.stores.base import Append, Appended, Batch, StreamStore
 
-_LONGEST_SEQ = 1024
-
 
 async def append(store: StreamStore, request: Request) -> Response:
     """200 for a producer's new batch; 204 for one without a producer, a repeated one, or a mere close."""
     close = asks_to_close(request.headers)
     producer = producers.parse(request.headers)
     stream_seq = request.headers.get(STREAM_SEQ)
-    if stream_seq is not None and len(stream_seq) > _LONGEST_SEQ:
-        raise BadRequest(f"Stream-Seq has at most {_LONGEST_SEQ} characters.")
+    if stream_seq is not None and len(stream_seq) > LONGEST_NAME:
+        raise BadRequest(f"Stream-Seq has at most {LONGEST_NAME} characters.")
     if not request.body and not close:
         raise BadRequest("There is nothing to append.")
     batch = await _batch(store, request)

@@ -12,14 +12,13 @@ from durable_chat.streams.protocol.errors import (
     to_response,
 )
 from durable_chat.streams.protocol.exchange import Request, Response
-from durable_chat.streams.protocol.headers import PREFLIGHT
+from durable_chat.streams.protocol.headers import LONGEST_NAME, PREFLIGHT
 from durable_chat.streams.server.append import append
 from durable_chat.streams.server.lifecycle import create, delete, head
 from durable_chat.streams.server.options import MAX_BODY, PAGE_BYTES, PRIVATE, Options
 from durable_chat.streams.server.read import read
 from durable_chat.streams.stores.base import StreamStore
 
-_LONGEST_PATH = 1024
 _DOTS = frozenset({".", ".."})
 _RESERVED = "__ds"
 
@@ -77,7 +76,9 @@ def _check_path(path: str) -> None:
     if not path:
         raise StreamNotFound
     segments = path.split("/")
-    if len(path) > _LONGEST_PATH or not path.isprintable() or not _DOTS.isdisjoint(segments):
-        raise BadRequest("A stream's path has at most 1024 printable characters and no dot segments.")
+    if len(path) > LONGEST_NAME or not path.isprintable() or not _DOTS.isdisjoint(segments):
+        raise BadRequest(
+            f"A stream's path has at most {LONGEST_NAME} printable characters and no dot segments."
+        )
     if segments[0] == _RESERVED:
         raise NotImplementedHere("Subscriptions are not offered here.")

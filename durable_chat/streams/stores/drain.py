@@ -5,9 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from durable_chat.streams.protocol.errors import StreamError
 from durable_chat.streams.protocol.producers import ProducerStamp, ProducerState
 from durable_chat.streams.stores import rules
 from durable_chat.streams.stores.base import Batch, Page, Stream
+from durable_chat.streams.stores.jobs import Job, Outcome
 
 
 class Row(NamedTuple):
@@ -104,15 +106,17 @@ class Drain(ABC):
 
     def append(self, path: str, stream: Stream, batch: Batch) -> None:
         """What an append makes of a stream, and its batch."""
-        entry = self._update(path, stream)
+        entry = self.update(path, stream)
         entry.grown += len(batch.data)
         self._add(path, entry.row, batch)
         if self.moved.get(path, 0) is not None:  # gone wakes everybody, also if there is another by now
             self.moved[path] = None if stream.closed else stream.tail
 
-    def update(self, path: str, stream: Stream) -> None:
+    def update(self, path: str, stream: Stream) -> Entry:
         """A stream's new state."""
-        self._update(path, stream)
+        entry = self.changed[path] = self._there(path)
+        entry.row = Row(entry.row.id, stream)
+        return entry
 
     def remember(self, path: str, stamp: ProducerStamp) -> None:
         """Note a producer's batch as its last."""
@@ -127,7 +131,7 @@ class Drain(ABC):
         self.forgotten.append(entry.row.id)
         entry.stamped.clear()
         entry.producers.clear()
-        row = self._update(path, entry.row.stream._replace(deleted=True)).row
+        row = self.update(path, entry.row.stream._replace(deleted=True)).row
         while rules.is_left(row.stream):
             self._erase(path)
             if row.stream.fork is None:
@@ -135,16 +139,11 @@ class Drain(ABC):
             path = row.stream.fork.source
             source = self.find(path)
             assert source is not None  # it is kept as long as it has forks
-            row = self._update(path, rules.released(source.stream)).row
+            row = self.update(path, rules.released(source.stream)).row
 
     def _there(self, path: str) -> Entry:
         entry = self.entries[path]
         assert entry is not None
-        return entry
-
-    def _update(self, path: str, stream: Stream) -> Entry:
-        entry = self.changed[path] = self._there(path)
-        entry.row = Row(entry.row.id, stream)
         return entry
 
     def _add(self, path: str, row: Row, batch: Batch) -> None:
@@ -159,3 +158,11 @@ class Drain(ABC):
         self.batches = [batch for batch in self.batches if batch[0] != gone.row.id]
         if gone.before is not None:
             self.erased.append(gone.row.id)
+
+
+def decide(job: Job[Drain], drain: Drain) -> Outcome:
+    """What comes of a job; a refusal is an outcome too. Raises what nobody foresaw."""
+    try:
+        return Outcome(job, job.work(drain))
+    except StreamError as error:
+        return Outcome(job, error=error)  # the rules are asked before anything is changed

@@ -45,7 +45,7 @@ class SQLiteDrain(Drain):
             self._version = version
 
     def commit(self) -> None:
-        self.flush()
+        """What has been flushed is to last."""
         self.connection.execute("COMMIT")
 
     def roll_back(self) -> None:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final, Generic, TypeVar
 
-from durable_chat.streams.protocol.errors import StreamError, Unavailable
+from durable_chat.streams.protocol.errors import Unavailable
 from durable_chat.streams.stores import tables
-from durable_chat.streams.stores.drain import Drain, Write
+from durable_chat.streams.stores.drain import Drain, Write, decide
 from durable_chat.streams.stores.file import File
 from durable_chat.streams.stores.jobs import Inbox, Job, Outcome, settle
 from durable_chat.streams.stores.recent import Glance, Windows
@@ -87,7 +87,7 @@ class Reader(_Worker[sqlite3.Connection]):
 
     def _attempt(self, job: Job[sqlite3.Connection]) -> list[Outcome]:
         try:
-            with _transaction(self._open(), "BEGIN") as connection:
+            with _snapshot(self._open()) as connection:
                 return [Outcome(job, job.work(connection))]
         except Exception as error:  # noqa: BLE001 - handed to the caller
             return self._failed([job], error)
@@ -202,23 +202,16 @@ class Writer(_Worker[Drain]):
 def _attempt(jobs: list[Job[Drain]], drain: SQLiteDrain) -> list[Outcome]:
     """Decide about each and write what was decided. Raises ``_Broken`` if either fails."""
     try:
-        outcomes = [_decide(job, drain) for job in jobs]
+        outcomes = [decide(job, drain) for job in jobs]
         drain.flush()
     except Exception as error:
         raise _Broken from error
     return outcomes
 
 
-def _decide(job: Job[Drain], drain: Drain) -> Outcome:
-    try:
-        return Outcome(job, job.work(drain))
-    except StreamError as error:
-        return Outcome(job, error=error)  # the rules are asked before anything is decided
-
-
 @contextmanager
-def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[sqlite3.Connection]:
-    connection.execute(begin)
+def _snapshot(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    connection.execute("BEGIN")
     try:
         yield connection
         connection.execute("COMMIT")
