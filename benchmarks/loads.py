@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import random
 import time
 from typing import Final
 from urllib.parse import quote
@@ -11,15 +12,23 @@ import orjson
 from benchmarks.client import Connection, connections, request
 from benchmarks.peers import Peer
 
-CHUNK: Final = orjson.dumps(
-    {
-        "type": "TEXT_MESSAGE_CONTENT",
-        "messageId": "msg-5d1f0c0e8a",
-        "delta": " the next few words",
-        "timestamp": 1_790_000_000_000,
-    }
-)
+
+def _chunk(delta: str, *, after_ms: int = 0) -> bytes:
+    return orjson.dumps(
+        {
+            "type": "TEXT_MESSAGE_CONTENT",
+            "messageId": "msg-5d1f0c0e8a",
+            "delta": delta,
+            "timestamp": 1_790_000_000_000 + after_ms,
+        }
+    )
+
+
+CHUNK: Final = _chunk(" the next few words")
 """What a model's answer is made of: about 120 bytes."""
+
+_LETTERS: Final = "etaoinshrdlucmfwypvbgkqjxz"  # the frequent ones first
+_random = random.Random(50)
 
 _names = itertools.count()
 
@@ -29,13 +38,22 @@ def fresh() -> str:
     return f"/v1/stream/bench-{next(_names)}"
 
 
+def _words(number: int) -> bytes:
+    """A chunk like that, whose words are like no other's: a server may compress what it keeps."""
+    words = (
+        "".join(_LETTERS[min(int(_random.expovariate(0.16)), 25)] for _ in range(_random.randint(2, 7)))
+        for _ in range(4)
+    )
+    return _chunk(f" {' '.join(words)}", after_ms=20 * number)
+
+
 async def create(connection: Connection, path: str) -> None:
     await connection.ask(request("PUT", path))
 
 
 async def appends(peer: Peer, *, writers: int, seconds: float, messages: int = 1) -> float:
     """Messages a second. Each writer has a stream of its own, and appends when the last is acknowledged."""
-    body = CHUNK if messages == 1 else b"[%s]" % b",".join([CHUNK] * messages)
+    body = CHUNK if messages == 1 else b"[%s]" % b",".join(map(_words, range(messages)))
     async with connections(peer.url, Connection, writers) as opened:
         paths = [fresh() for _ in opened]
         for connection, path in zip(opened, paths, strict=True):

@@ -28,7 +28,9 @@ RUNS = 50  # in the processes of two servers; and one more for each worker of a 
 WORKERS = 3
 LEASE_SECONDS = 5  # while two servers start, a slow machine beats no heart for two seconds or three
 TOLD_SECONDS = LEASE_SECONDS + 2  # after a death, until every reader has its terminal chunk
-SCRIPT = "words=2000 delay=200"  # longer than anything here takes, and light: it is about deaths, not about load
+SCRIPT = (
+    "words=2000 delay=200"  # longer than anything here takes, and light: it is about deaths, not about load
+)
 
 T = TypeVar("T")
 

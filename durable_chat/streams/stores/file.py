@@ -14,8 +14,6 @@ Synchronous: TypeAlias = Literal["FULL", "NORMAL"]
 _WAL_ATTEMPTS: Final = 50
 _WAL_BYTES: Final = 64 * 1024 * 1024
 
-# One row an append: a batch is written and read whole. Clustered by (stream, finish), so that an append is an
-# insert at the end of its stream and a read is one range, however long the stream and however many there are.
 _STREAMS: Final = """
 CREATE TABLE stream (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -68,8 +66,25 @@ ALTER TABLE stream ADD COLUMN forks INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE stream ADD COLUMN deleted INTEGER NOT NULL DEFAULT 0;
 """
 
+# One row an append: a batch is written and read whole. Its stream and its end are one number, its place
+# (``tables.place``), so that an append is an insert at the end of its stream and a read is one range, however
+# long the stream and however many there are. WITHOUT ROWID, as it was, suits short rows only: any above a
+# quarter of a page gets pages of its own, and a full page is shared out among its neighbours again and again.
+# ``whole`` is how long a batch is that was compressed.
+_BATCHES: Final = """
+ALTER TABLE batch RENAME TO old_batch;
+CREATE TABLE batch (
+    place INTEGER PRIMARY KEY,
+    start INTEGER NOT NULL,
+    data BLOB NOT NULL,
+    whole INTEGER
+) STRICT;
+INSERT INTO batch (place, start, data) SELECT stream << 35 | finish, start, data FROM old_batch;
+DROP TABLE old_batch;
+"""
+
 # The file's version is how many of them it has seen: what has been released is not changed, only added to.
-_MIGRATIONS: Final = (_STREAMS, _CATALOGUE, _FORKS)
+_MIGRATIONS: Final = (_STREAMS, _CATALOGUE, _FORKS, _BATCHES)
 
 
 @dataclass(frozen=True, slots=True)

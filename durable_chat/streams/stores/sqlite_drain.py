@@ -4,6 +4,7 @@ import sqlite3
 from contextlib import suppress
 from typing import Final
 
+from durable_chat.streams.protocol.errors import PayloadTooLarge
 from durable_chat.streams.protocol.producers import ProducerState
 from durable_chat.streams.stores import tables
 from durable_chat.streams.stores.base import Batch, Page, Stream
@@ -95,6 +96,11 @@ class SQLiteDrain(Drain):
     def page(self, row: Row, start: int, *, limit: int) -> Page:
         self.flush()
         return tables.page(self.connection, row, start, limit=limit)
+
+    def append(self, path: str, stream: Stream, batch: Batch) -> None:
+        if stream.tail > tables.LONGEST:
+            raise PayloadTooLarge("The stream is as long as a stream in SQLite can be.")
+        super().append(path, stream, batch)
 
     def delete(self, path: str) -> None:
         self.written.append((path, None))

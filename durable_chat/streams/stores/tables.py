@@ -6,6 +6,8 @@ from contextlib import ExitStack, closing
 from itertools import chain
 from typing import Any, Final
 
+from lz4 import block
+
 from durable_chat.streams.protocol import forks
 from durable_chat.streams.protocol.expiry import Expiry
 from durable_chat.streams.protocol.forks import Fork
@@ -15,9 +17,17 @@ from durable_chat.streams.stores.base import Page, Stream
 from durable_chat.streams.stores.catalogue import Listed
 from durable_chat.streams.stores.drain import Entry, Row
 
-_BATCHES: Final = (
-    "SELECT start, finish, data FROM batch WHERE stream = ? AND finish > ? AND finish <= ? ORDER BY finish"
-)
+LONGEST: Final = 2**35 - 1
+"""The last position that a stream can have: messages of a JSON stream, bytes of any other."""
+
+_MOST: Final = 2**28 - 1  # keys: no stream gets another's, even after it
+
+_BATCHES: Final = "SELECT start, place, data, whole FROM batch WHERE place > ? AND place <= ? ORDER BY place"
+
+# Longer ones are compressed: chunks are mostly the same keys and ids again, and each page that an append
+# writes makes it dearer, its fsync above all.
+_LONG: Final = 1_000
+
 _BEHIND_ALL: Final = "\U0010ffff"  # no path holds it: it is not printable
 
 
@@ -74,6 +84,8 @@ def insert(connection: sqlite3.Connection, path: str, stream: Stream, *, size: i
         ),
     ).lastrowid
     assert key is not None
+    if key > _MOST:
+        raise sqlite3.DataError("The file has had as many streams as it has keys for.")
     return key
 
 
@@ -105,9 +117,30 @@ def _progress(entry: Entry) -> tuple[Any, ...]:
     )
 
 
+def place(key: int, position: int) -> int:
+    """Where the batch is that ends there: its stream's key and its end in one number."""
+    return key << LONGEST.bit_length() | position
+
+
 def add(connection: sqlite3.Connection, batches: Iterable[tuple[int, int, int, bytes]]) -> None:
     """Batches: the stream's key, the end, the start, the bytes of each."""
-    connection.executemany("INSERT INTO batch (stream, finish, start, data) VALUES (?, ?, ?, ?)", batches)
+    connection.executemany(
+        "INSERT INTO batch (place, start, data, whole) VALUES (?, ?, ?, ?)",
+        [(place(key, end), start, *_packed(data)) for key, end, start, data in batches],
+    )
+
+
+def _packed(data: bytes) -> tuple[bytes, int | None]:
+    """What is stored of a batch, and how long it is if it was compressed."""
+    if len(data) > _LONG:
+        packed: bytes = block.compress(data, store_size=False)
+        if len(packed) < len(data):
+            return packed, len(data)
+    return data, None
+
+
+def _unpacked(data: bytes, whole: int | None) -> bytes:
+    return data if whole is None else block.decompress(data, uncompressed_size=whole)
 
 
 def producer_of(connection: sqlite3.Connection, row: Row, producer_id: str) -> ProducerState | None:
@@ -160,9 +193,12 @@ def ended(connection: sqlite3.Connection, *, now: float, limit: int) -> list[str
 
 def erase(connection: sqlite3.Connection, keys: Iterable[int]) -> None:
     """Everything that is kept of streams that have been forgotten."""
-    given = [(key,) for key in keys]
-    connection.executemany("DELETE FROM batch WHERE stream = ?", given)
-    connection.executemany("DELETE FROM stream WHERE id = ?", given)
+    given = list(keys)
+    connection.executemany(
+        "DELETE FROM batch WHERE place BETWEEN ? AND ?",
+        [(place(key, 0), place(key, LONGEST)) for key in given],
+    )
+    connection.executemany("DELETE FROM stream WHERE id = ?", [(key,) for key in given])
 
 
 def page(connection: sqlite3.Connection, row: Row, start: int, *, limit: int) -> Page:
@@ -173,10 +209,13 @@ def page(connection: sqlite3.Connection, row: Row, start: int, *, limit: int) ->
     # A cursor that is left half-read, be it by a refusal's traceback, holds the connection to what was
     # committed then: it would not see what comes, nor could it write.
     with ExitStack() as cursors:
-        following = chain.from_iterable(
-            cursors.enter_context(closing(connection.execute(_BATCHES, piece)))
-            for piece in forks.pieces(_lineage(connection, row), start, tail=row.stream.tail)
+        stored = chain.from_iterable(
+            cursors.enter_context(
+                closing(connection.execute(_BATCHES, (place(key, after), place(key, until))))
+            )
+            for key, after, until in forks.pieces(_lineage(connection, row), start, tail=row.stream.tail)
         )
+        following = ((begin, end & LONGEST, _unpacked(data, whole)) for begin, end, data, whole in stored)
         return rules.page(row.stream, start, following, limit=limit)
 
 
