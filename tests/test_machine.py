@@ -255,7 +255,7 @@ class Runs(RuleBasedStateMachine):
         self.active = None
         self.epoch = claim.epoch
         self.zombies.append(dead)
-        if dead.waited and not dead.started:
+        if dead.waited and not dead.started and not dead.stopped:
             self.line = {claim.run_id: dead.asked, **self.line}
         elif dead.closed:
             self.ends[claim.run_id] = "done"

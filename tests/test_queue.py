@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
+from durable_chat import backends
 from durable_chat.chunks import is_terminal, run_id_of
 from durable_chat.connections import in_database, in_thread
 from durable_chat.exceptions import NotFound
@@ -17,9 +18,11 @@ from durable_chat.models import Message as Row
 from durable_chat.runs import launch, loop, progress
 from durable_chat.runs.admission import Due, Ending, Queued, admit
 from durable_chat.runs.claim import Claim, Fenced, take_over
+from durable_chat.runs.execute import PRODUCER_ID
 from durable_chat.runs.queue import next_in_line
 from durable_chat.runs.queue import withdraw as taken_back
 from durable_chat.runs.recover import recover
+from durable_chat.streams.client import Producer
 from durable_chat.streams.client.sse import Decoder
 from tests.conftest import Chatter, stored, the_run, words
 
@@ -284,6 +287,39 @@ async def test_a_run_whose_process_died_before_it_began_waits_again(chatter: Cha
     assert await chatter.texts() == [("user", "words=2"), ("assistant", words(2))]
     run = await Run.objects.aget(pk=waiting.run_id)
     assert run.state == "done"
+    await all_is_well(chatter)
+
+
+@pytest.mark.parametrize("hurried", [False, True])
+@pytest.mark.parametrize("echoed", [False, True])
+@pytest.mark.usefixtures("queueing")
+async def test_a_run_that_was_stopped_when_its_process_died_does_not_wait_again(
+    chatter: Chatter, *, hurried: bool, echoed: bool
+) -> None:
+    """What was asked is said, and its answer ends as stopped: it is not withdrawn."""
+    first = await admitted(chatter, "m-1")
+    assert isinstance(first, Claim)
+    waiting = await admitted(chatter, "m-2")
+    await admitted(chatter, "m-3")
+    await released(first)
+    second = await in_database(
+        next_in_line, chatter.id, holder="elsewhere", lease_seconds=30, hurried=hurried
+    )
+    assert second is not None
+    assert second.run_id == waiting.run_id
+    if echoed:
+        streams = backends.get_streams()
+        async with Producer(streams, second.stream_path, id=PRODUCER_ID, epoch=second.epoch) as producer:
+            await producer.append(second.opening)
+    if not hurried:
+        assert await in_database(progress.request_stop, chatter.id, None) is not None
+    await in_database(progress.abandon, second)
+    await chatter.hydrate()
+    await chatter.idle()
+    run = await Run.objects.aget(pk=waiting.run_id)
+    assert run.state == "stopped"
+    assert [text for role, text in await chatter.texts() if role == "user"] == ["words=2", "words=2"]
+    assert next(message["id"] for message in (await chatter.hydrate())["messages"]) == "m-2"
     await all_is_well(chatter)
 
 

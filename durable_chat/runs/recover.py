@@ -4,7 +4,7 @@ import logging
 from typing import Any
 
 from durable_chat import backends, conf
-from durable_chat.answers import closing, message_id, usage_of
+from durable_chat.answers import closing, message_id, opening, usage_of
 from durable_chat.chunks import Chunk, custom, is_terminal, run_error
 from durable_chat.connections import in_database
 from durable_chat.messages import Fold
@@ -69,7 +69,7 @@ async def _finish(claim: Claim, streams: StreamClient) -> Run.State:
         for chunk in chunks:
             fold.apply(chunk)
         started = any(chunk.get("type") == "RUN_STARTED" for chunk in chunks)
-        if claim.queued and not started:
+        if claim.queued and not started and not claim.stopping:
             await in_database(progress.requeue, claim, offset, messages=fold.messages)
             return Run.State.QUEUED
         terminal = next((chunk for chunk in chunks if is_terminal(chunk, claim.run_id)), None)
@@ -77,13 +77,29 @@ async def _finish(claim: Claim, streams: StreamClient) -> Run.State:
             # Readers who have been told that there will be an answer know it by this name.
             name = message_id(claim.run_id) if started else None
             end = ends.STOPPED if claim.stopping else ends.INTERRUPTED
+            unsaid = await in_database(_unsaid, claim, fold) if claim.queued else ()
             closers = closing(fold, end.text, name=name, ended=str(end.state), known=claim.messages)
             terminal = _terminal(claim, end, usage=usage_of(claim.run_id, chunks))
-            offset = await producer.append([*closers, terminal])
+            offset = await producer.append([*unsaid, *closers, terminal])
     state = _state(terminal)
     told = {"notice": terminal.get("message", ""), "usage": terminal.get("usage")}
     await in_database(progress.repair, claim, state, offset, messages=fold.messages, **told)
     return state
+
+
+def _unsaid(claim: Claim, fold: Fold) -> tuple[Chunk, ...]:
+    """What was asked, applied to `fold`, if the stream does not say it yet.
+
+    A message that waited was promised to be said. So a run that is stopped when its turn has come (as each is
+    whose sender is in a hurry) does not go back to the line, in which a stop would withdraw the message.
+    """
+    asked = Message.objects.filter(answers=claim.run_id).first()
+    if asked is None or any(message.id == asked.client_id for message in fold.messages):
+        return ()
+    chunks = opening((*fold.messages, asked.value()), echoed=False, replaces=False)
+    for chunk in chunks:
+        fold.apply(chunk)
+    return chunks
 
 
 def _forsake(claim: Claim) -> Run.State:
