@@ -64,10 +64,20 @@ async def appends(peer: Peer, *, writers: int, seconds: float, messages: int = 1
 
 async def rate(opened: list[Connection], requests: list[bytes], *, seconds: float) -> float:
     """Answers a second when each connection sends its request again and again."""
+    waking = asyncio.create_task(_stay_awake()) if len(opened) == 1 else None
     begin = time.perf_counter()
     until = begin + seconds
     counts = await asyncio.gather(*map(_repeat, opened, requests, itertools.repeat(until)))
-    return sum(counts) / (time.perf_counter() - begin)
+    took = time.perf_counter() - begin
+    if waking is not None:
+        waking.cancel()
+    return sum(counts) / took
+
+
+async def _stay_awake() -> None:
+    # With one connection, this core would sleep between any two answers, and whoever answers has to wake it.
+    while True:  # noqa: ASYNC110 - there is nothing to wait for
+        await asyncio.sleep(0)
 
 
 async def _repeat(connection: Connection, what: bytes, until: float) -> int:
