@@ -77,7 +77,7 @@ async def _finish(claim: Claim, streams: StreamClient) -> Run.State:
             # Readers who have been told that there will be an answer know it by this name.
             name = message_id(claim.run_id) if started else None
             end = ends.STOPPED if claim.stopping else ends.INTERRUPTED
-            unsaid = await in_database(_unsaid, claim, fold) if claim.queued else ()
+            unsaid = await in_database(_unsaid, claim, fold) if claim.queued and not started else ()
             closers = closing(fold, end.text, name=name, ended=str(end.state), known=claim.messages)
             terminal = _terminal(claim, end, usage=usage_of(claim.run_id, chunks))
             offset = await producer.append([*unsaid, *closers, terminal])

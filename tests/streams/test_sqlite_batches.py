@@ -66,9 +66,9 @@ class TestLongBatches:
     async def test_what_has_nothing_to_save_is_kept_as_it_is(
         self, store: SQLiteStore, other: SQLiteStore, path: Path
     ) -> None:
-        batches = [os.urandom(5_000), b"x" * 1_000, b""]
+        batches = [os.urandom(5_000), b"x" * 1_000]
         await store.create("a", NewStream("application/octet-stream"))
-        for batch in batches[:2]:
+        for batch in batches:
             await store.append("a", text(batch)._replace(content_type="application/octet-stream"))
         assert kept(path) == [5_000, 1_000]
         assert await read_all(other, "a") == b"".join(batches)

@@ -1,7 +1,7 @@
 """The SQLite store's rows, and every statement that touches them."""
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, closing
 from itertools import chain
 from typing import Any, Final
@@ -191,14 +191,13 @@ def ended(connection: sqlite3.Connection, *, now: float, limit: int) -> list[str
     ]
 
 
-def erase(connection: sqlite3.Connection, keys: Iterable[int]) -> None:
+def erase(connection: sqlite3.Connection, keys: Collection[int]) -> None:
     """Everything that is kept of streams that have been forgotten."""
-    given = list(keys)
     connection.executemany(
         "DELETE FROM batch WHERE place BETWEEN ? AND ?",
-        [(place(key, 0), place(key, LONGEST)) for key in given],
+        [(place(key, 0), place(key, LONGEST)) for key in keys],
     )
-    connection.executemany("DELETE FROM stream WHERE id = ?", [(key,) for key in given])
+    connection.executemany("DELETE FROM stream WHERE id = ?", [(key,) for key in keys])
 
 
 def page(connection: sqlite3.Connection, row: Row, start: int, *, limit: int) -> Page:
